@@ -1,0 +1,81 @@
+"""Lua that fences: each script checks the attempt, so a worker that was given up can write nothing.
+
+Leases use the store's own clock (TIME), so machines' clocks need not agree. Answers are the constants below.
+"""
+
+from __future__ import annotations
+
+OK = 0
+STALE = 1  # another attempt is current, or the store lost the job: stop, and write nothing
+CANCELLED = 2  # the client went away: stop the engine, then write the final frame
+TAKEN = 3  # CLAIM only: another delivery of the same message came first
+
+NOW = "local t = redis.call('TIME'); local now = t[1] * 1000 + math.floor(t[2] / 1000)"
+
+CLAIM = f"""
+-- KEYS: job hash. ARGV: attempt, worker, lease ms
+local job = redis.call('HMGET', KEYS[1], 'attempt', 'worker', 'cancelled', 'done')
+if job[1] ~= ARGV[1] or job[4] then return {STALE} end
+if job[2] then return {TAKEN} end
+if job[3] then return {CANCELLED} end
+{NOW}
+redis.call('HSET', KEYS[1], 'worker', ARGV[2], 'lease', now + ARGV[3])
+return {OK}
+"""
+
+RENEW = f"""
+-- KEYS: job hashes. ARGV: worker, lease ms, then one attempt for each key. Answers one code for each key.
+{NOW}
+local answers = {{}}
+for i, key in ipairs(KEYS) do
+  local job = redis.call('HMGET', key, 'attempt', 'worker', 'cancelled', 'done')
+  if job[1] ~= ARGV[i + 2] or job[2] ~= ARGV[1] or job[4] then answers[i] = {STALE}
+  else
+    redis.call('HSET', key, 'lease', now + ARGV[2])
+    answers[i] = job[3] and {CANCELLED} or {OK}
+  end
+end
+return answers
+"""
+
+APPEND = f"""
+-- KEYS: job hash, frames stream, replies stream.
+-- ARGV: job, attempt, worker, sequence, sealed frames, '1' when terminal, frames ttl s, lease ms
+local job = redis.call('HMGET', KEYS[1], 'attempt', 'worker', 'cancelled', 'done')
+if job[1] ~= ARGV[2] or job[2] ~= ARGV[3] or job[4] then return {STALE} end
+if job[3] and ARGV[6] ~= '1' then return {CANCELLED} end
+redis.call('XADD', KEYS[2], '*', 's', ARGV[4], 'f', ARGV[5])
+if ARGV[4] == '0' or ARGV[6] == '1' then redis.call('EXPIRE', KEYS[2], ARGV[7]) end
+if redis.call('EXISTS', KEYS[3]) == 1 then
+  redis.call('XADD', KEYS[3], '*', 'j', ARGV[1], 'a', ARGV[2], 's', ARGV[4], 'f', ARGV[5])
+end
+if ARGV[6] == '1' then redis.call('HSET', KEYS[1], 'done', '1') end
+return {OK}
+"""
+
+OFFER = """
+-- The dispatcher's side: a new attempt becomes current only if it is higher than the one known.
+-- KEYS: job hash, queue list. ARGV: attempt, envelope, job ttl s, '1' to push onto the list
+local current = tonumber(redis.call('HGET', KEYS[1], 'attempt') or '0')
+if tonumber(ARGV[1]) <= current then return 1 end
+redis.call('DEL', KEYS[1])
+redis.call('HSET', KEYS[1], 'attempt', ARGV[1])
+redis.call('EXPIRE', KEYS[1], ARGV[3])
+if ARGV[4] == '1' then redis.call('LPUSH', KEYS[2], ARGV[2]) end
+return 0
+"""
+
+LOOK = f"""
+-- What the sweeper asks. KEYS: job hash. Answers attempt, worker, ms of lease left (negative: expired), done, cancelled
+{NOW}
+local job = redis.call('HMGET', KEYS[1], 'attempt', 'worker', 'lease', 'done', 'cancelled')
+local left = job[3] and (tonumber(job[3]) - now) or 0
+return {{job[1] or '', job[2] or '', left, job[4] or '', job[5] or ''}}
+"""
+
+CANCEL = """
+-- KEYS: job hash. Marks a job that exists; answers 1 when it did.
+if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+redis.call('HSET', KEYS[1], 'cancelled', '1')
+return 1
+"""

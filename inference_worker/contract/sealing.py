@@ -1,0 +1,93 @@
+"""Sealing: what passes a broker is ciphertext to the broker, its disk and its backups.
+
+A payload is encrypted once with AES-256-GCM under a random content key, which is wrapped for each compliant
+site with HPKE (RFC 9180: X25519, HKDF-SHA256, AES-256-GCM). Frames of an answer are sealed with AES-256-GCM under
+a key derived (HKDF, RFC 5869) from the job's reply secret and the attempt, the sequence number being the nonce,
+so frames cannot be reordered, replayed or moved to another attempt.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
+NONCE = 12
+
+
+class CannotOpen(ValueError):
+    """The ciphertext was altered, is for another recipient, or belongs to another job, attempt or place."""
+
+
+class Sealed(msgspec.Struct, frozen=True, array_like=True):
+    """A sealed payload: `wraps` maps a site's id to the content key wrapped for that site's X25519 key."""
+
+    nonce: bytes
+    ciphertext: bytes
+    wraps: dict[str, bytes]
+
+
+def derive(secret: bytes, info: str) -> bytes:
+    """32 bytes by HKDF-SHA256 without salt; `info` separates purposes."""
+    return HKDF(algorithm=hashes.SHA256(), length=32, salt=None, info=info.encode()).derive(secret)
+
+
+def seal_payload(plaintext: bytes, *, job: str, sites: Mapping[str, X25519PublicKey]) -> bytes:
+    """Seal `plaintext` for each of `sites`; `job` is bound as associated data. Returns msgpack of Sealed."""
+    key, nonce, context = os.urandom(32), os.urandom(NONCE), f"kasbah-payload-v1:{job}".encode()
+    wraps = {site: SUITE.encrypt(key, public, info=context) for site, public in sites.items()}
+    return msgspec.msgpack.encode(Sealed(nonce, AESGCM(key).encrypt(nonce, plaintext, context), wraps))
+
+
+def open_payload(sealed: bytes, *, job: str, site: str, private: X25519PrivateKey) -> bytes:
+    """Open what was sealed for `site`. Raises CannotOpen."""
+    context = f"kasbah-payload-v1:{job}".encode()
+    try:
+        box = msgspec.msgpack.decode(sealed, type=Sealed)
+        key = SUITE.decrypt(box.wraps[site], private, info=context)
+        return AESGCM(key).decrypt(box.nonce, box.ciphertext, context)
+    except KeyError as error:
+        raise CannotOpen(f"the payload is not sealed for site {site}") from error
+    except (InvalidTag, ValueError) as error:  # msgspec's errors are ValueErrors
+        raise CannotOpen("the payload was altered or is for another job or key") from error
+
+
+def seal_box(key: bytes, plaintext: bytes, context: str) -> bytes:
+    """AES-256-GCM with a random nonce in front; `context` (who, where, which column) is associated data."""
+    nonce = os.urandom(NONCE)
+    return nonce + AESGCM(key).encrypt(nonce, plaintext, context.encode())
+
+
+def open_box(key: bytes, box: bytes, context: str) -> bytes:
+    """The reverse of `seal_box`. Raises CannotOpen."""
+    try:
+        return AESGCM(key).decrypt(box[:NONCE], box[NONCE:], context.encode())
+    except (InvalidTag, ValueError) as error:
+        raise CannotOpen(f"cannot open the box of {context.split(':')[0]}") from error
+
+
+class FrameCipher:
+    """Seals and opens the frames of one attempt; each sequence number is used once."""
+
+    def __init__(self, reply_secret: bytes, job: str, attempt: int) -> None:
+        self._aead = AESGCM(derive(reply_secret, f"kasbah-frames-v1:{attempt}"))
+        self._context = f"{job}:{attempt}".encode()
+
+    def seal(self, sequence: int, plaintext: bytes) -> bytes:
+        """Seal the frames with this sequence number (0, 1, 2 ...)."""
+        return self._aead.encrypt(sequence.to_bytes(NONCE, "big"), plaintext, self._context)
+
+    def open(self, sequence: int, sealed: bytes) -> bytes:
+        """Open the frames that were sealed under this sequence number. Raises CannotOpen."""
+        try:
+            return self._aead.decrypt(sequence.to_bytes(NONCE, "big"), sealed, self._context)
+        except InvalidTag as error:
+            raise CannotOpen(f"frame {sequence} was altered or belongs to another attempt") from error

@@ -1,0 +1,104 @@
+"""Ed25519 (RFC 8032) tokens: `key id . payload . signature`, each base64url without padding.
+
+The algorithm is fixed and the purpose is part of what is signed, so a token made for one purpose
+verifies for no other, and there is nothing to downgrade.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from inference_worker.contract import canonical
+
+
+class Purpose(StrEnum):
+    """What a signature is for; its text is prefixed to the signed bytes."""
+
+    TICKET = "kasbah-ticket-v1"
+    RECEIPT = "kasbah-receipt-v1"
+    REPORT = "kasbah-report-v1"
+    ASSIGNMENT = "kasbah-assignment-v1"
+    AUDIT = "kasbah-audit-receipt-v1"
+
+
+class BadToken(ValueError):
+    """The token is malformed, signed by an unknown key, altered, or made for another purpose."""
+
+
+def b64(data: bytes) -> str:
+    """base64url without padding (RFC 4648 section 5)."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+
+
+def unb64(text: str) -> bytes:
+    """The reverse of `b64`. Raises BadToken."""
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise BadToken(f"not base64url: {error}") from error
+
+
+def key_id(public: Ed25519PublicKey) -> str:
+    """First 16 hex digits of the SHA-256 of the raw public key."""
+    return hashlib.sha256(public.public_bytes_raw()).hexdigest()[:16]
+
+
+class Signer:
+    """Signs canonical JSON payloads with one Ed25519 key."""
+
+    def __init__(self, private: Ed25519PrivateKey) -> None:
+        self._private = private
+        self.public = private.public_key()
+        self.key_id = key_id(self.public)
+
+    @classmethod
+    def from_raw(cls, raw: bytes) -> Signer:
+        """From the 32 raw bytes of the private key."""
+        return cls(Ed25519PrivateKey.from_private_bytes(raw))
+
+    def sign(self, purpose: Purpose, payload: Mapping[str, Any]) -> str:
+        """The signed token of `payload`."""
+        body = canonical.dumps(dict(payload))
+        signature = self._private.sign(purpose.encode() + b"\n" + body)
+        return f"{self.key_id}.{b64(body)}.{b64(signature)}"
+
+
+class Verifier:
+    """Checks tokens against a set of trusted public keys."""
+
+    def __init__(self, keys: list[Ed25519PublicKey]) -> None:
+        self._keys = {key_id(key): key for key in keys}
+
+    @classmethod
+    def from_raw(cls, *raw: bytes) -> Verifier:
+        """From the 32 raw bytes of each public key."""
+        return cls([Ed25519PublicKey.from_public_bytes(key) for key in raw])
+
+    def verify(self, purpose: Purpose, token: str) -> dict[str, Any]:
+        """The payload of a token whose signature holds. Raises BadToken."""
+        parts = token.split(".")
+        if len(parts) != 3:
+            raise BadToken("a token has three parts separated by dots")
+        key = self._keys.get(parts[0])
+        if key is None:
+            raise BadToken(f"signed by unknown key {parts[0][:16]}")
+        body, signature = unb64(parts[1]), unb64(parts[2])
+        try:
+            key.verify(signature, purpose.encode() + b"\n" + body)
+        except InvalidSignature as error:
+            raise BadToken("the signature does not hold") from error
+        try:
+            payload = canonical.loads(body)
+        except canonical.NotCanonical as error:
+            raise BadToken(f"the payload is not canonical: {error}") from error
+        if not isinstance(payload, dict):
+            raise BadToken("the payload is not an object")
+        return payload
