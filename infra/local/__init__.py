@@ -1,0 +1,1 @@
+"""One machine: set-up, embedded servers, demo. Only the standard library until the environments exist."""
