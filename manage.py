@@ -1,0 +1,14 @@
+#!/usr/bin/env python
+"""Django's command line: `python manage.py help` lists Kasbah's commands."""
+
+import os
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    # So that it works from a checkout too; `platform` itself is a source root, never a package (decision 0001).
+    sys.path[:0] = [str(Path(__file__).parent / "platform"), str(Path(__file__).parent)]
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "kasbah.config.settings")
+    from django.core.management import execute_from_command_line
+
+    execute_from_command_line(sys.argv)

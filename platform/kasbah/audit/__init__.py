@@ -1,0 +1,1 @@
+"""The transparency log. Here: intake. An event is written with what it tells of, or neither happens."""

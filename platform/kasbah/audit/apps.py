@@ -1,0 +1,12 @@
+"""Django's entry for this app."""
+
+from __future__ import annotations
+
+from django.apps import AppConfig
+
+
+class AuditConfig(AppConfig):
+    """See the package's docstring."""
+
+    name = "kasbah.audit"
+    default_auto_field = "django.db.models.BigAutoField"

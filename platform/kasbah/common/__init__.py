@@ -1,0 +1,1 @@
+"""What every app uses and that knows of none: ids, errors, row-level security, group commit, sealed columns."""

@@ -1,0 +1,56 @@
+"""The asynchronous side's own connections: the gateway and the dispatcher speak SQL through them, never the ORM.
+
+A connection is lent for one transaction and given back before anything is streamed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from psycopg import AsyncConnection, OperationalError
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from kasbah.common import rls
+from kasbah.common.errors import Unavailable
+
+Connection = AsyncConnection[tuple[Any, ...]]
+
+
+class Database:
+    """A small pool; `transaction` is the only way in."""
+
+    def __init__(self, size: int = 4, wait: float = 5.0) -> None:
+        self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+            settings.DATABASE_URL,
+            min_size=1,
+            max_size=size,
+            timeout=wait,
+            open=False,
+            check=AsyncConnectionPool.check_connection,
+            kwargs={"autocommit": True},
+        )
+
+    async def open(self) -> None:
+        """Connect in the background; the first use waits."""
+        await self._pool.open()
+
+    async def close(self) -> None:
+        """Give all connections up."""
+        await self._pool.close(timeout=2)
+
+    @asynccontextmanager
+    async def transaction(self, tenant: UUID | None) -> AsyncIterator[Connection]:
+        """A transaction that speaks for `tenant`, or for the platform when None. Raises Unavailable."""
+        try:
+            async with self._pool.connection() as connection, connection.transaction():
+                if tenant is None:
+                    await connection.execute(rls.SET_PLATFORM)
+                else:
+                    await connection.execute(rls.SET_TENANT, [str(tenant)])
+                yield connection
+        except (OperationalError, PoolTimeout) as error:
+            raise Unavailable("The database is away; nothing was done. Try again.", retry_after=2) from error

@@ -1,0 +1,1 @@
+"""Composition only: settings, URLs, the ASGI application and the Celery application."""

@@ -1,0 +1,29 @@
+"""The control plane's Celery application: housekeeping on its own broker. Inference goes to the sites' brokers."""
+
+from __future__ import annotations
+
+import os
+
+from celery import Celery
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "kasbah.config.settings")
+
+from django.conf import settings
+
+app = Celery("kasbah")
+app.conf.update(
+    broker_url=settings.REDIS_URL,
+    broker_connection_retry_on_startup=True,
+    task_serializer="json",
+    accept_content=["json"],
+    task_ignore_result=True,
+    task_default_queue="housekeeping",
+    worker_prefetch_multiplier=1,
+    worker_send_task_events=False,
+    # A tick that was missed is not made up for: every task looks at the whole state.
+    beat_schedule={
+        "collect-reports": {"task": "serving.collect_reports", "schedule": 1.0, "options": {"expires": 2}},
+        "sweep-jobs": {"task": "serving.sweep_jobs", "schedule": 2.0, "options": {"expires": 4}},
+    },
+)
+app.autodiscover_tasks(["kasbah.serving"])

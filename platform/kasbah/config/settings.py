@@ -1,0 +1,128 @@
+"""Django's settings. Everything that differs between installations comes from `kasbah.common.env`."""
+
+from __future__ import annotations
+
+import sys
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from django.utils.translation import gettext_lazy as _
+
+from kasbah.common import env
+
+
+def database(url: str) -> dict[str, object]:
+    """Django's settings of a postgresql:// URL; `?host=/folder` names a Unix socket's folder."""
+    parts = urlsplit(url)
+    options = dict(parse_qsl(parts.query))
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": unquote(parts.path.lstrip("/")),
+        "USER": unquote(parts.username or ""),
+        "PASSWORD": unquote(parts.password or ""),
+        "HOST": options.pop("host", parts.hostname or ""),
+        "PORT": options.pop("port", str(parts.port or "")),
+        "CONN_MAX_AGE": 0,
+        "CONN_HEALTH_CHECKS": True,
+        # The pool is psycopg's own: connections are lent for a request, never kept by a thread.
+        "OPTIONS": {"pool": {"min_size": 1, "max_size": int(env.value("DATABASE_POOL", "8"))}, **options},
+        "TEST": {"NAME": unquote(parts.path.lstrip("/"))},
+    }
+
+
+def _database_url() -> str:
+    # Only `migrate` and its kin own tables; a running server must never hold the owner's credentials.
+    owner_commands = {"migrate", "makemigrations", "sqlmigrate"}
+    if len(sys.argv) > 1 and sys.argv[1] in owner_commands:
+        return env.value("OWNER_DATABASE_URL", "postgresql:///kasbah")
+    return env.value("DATABASE_URL", "postgresql:///kasbah")
+
+
+DATABASE_URL = _database_url()
+DATABASES = {"default": database(DATABASE_URL)}
+REDIS_URL = env.value("REDIS_URL", "redis://127.0.0.1:6379/0")
+INSTALLATION = env.value("INSTALLATION", "kasbah")
+MODELS_DIR = env.value("MODELS_DIR", "models")
+
+SECRET_KEY = env.value(
+    "SECRET_KEY", "checks-only" if "check" in sys.argv or "makemigrations" in sys.argv else None
+)
+DEBUG = False
+ALLOWED_HOSTS = env.value("ALLOWED_HOSTS", "127.0.0.1,localhost").split(",")
+CSRF_TRUSTED_ORIGINS = [origin for origin in env.value("TRUSTED_ORIGINS", "").split(",") if origin]
+ROOT_URLCONF = "kasbah.config.urls"
+ASGI_APPLICATION = "kasbah.config.asgi.application"
+AUTH_USER_MODEL = "identity.User"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+INSTALLED_APPS = [
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "kasbah.audit",
+    "kasbah.identity",
+    "kasbah.registry",
+    "kasbah.residency",
+    "kasbah.metering",
+    "kasbah.serving",
+    "kasbah.config",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+            ]
+        },
+    }
+]
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.ScryptPasswordHasher"]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+]
+
+LANGUAGE_CODE = "en"
+LANGUAGES = [("en", _("English")), ("fr", _("French")), ("ar", _("Arabic")), ("ja", _("Japanese"))]
+USE_I18N = True
+USE_TZ = True
+TIME_ZONE = "UTC"
+STATIC_URL = "/static/"
+WHITENOISE_USE_FINDERS = True
+
+SECURE_TLS = env.value("TLS", "0") == "1"  # behind a proxy that speaks TLS
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_TLS
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if SECURE_TLS else None
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+DATA_UPLOAD_MAX_MEMORY_SIZE = 4 * 1024 * 1024
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": env.value("LOG_LEVEL", "INFO")},
+    # httpx and kombu would write addresses with their query or password at INFO
+    "loggers": {"httpx": {"level": "WARNING"}, "kombu": {"level": "WARNING"}},
+}

@@ -1,0 +1,1 @@
+"""Who is who: tenants, projects, users and their roles, API keys, authentication."""

@@ -1,0 +1,1 @@
+"""Limits and usage: reserve before, settle after, one ledger for every endpoint."""

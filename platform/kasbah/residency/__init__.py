@@ -1,0 +1,1 @@
+"""Where data may be processed: sites, versioned policies, the decision, tickets."""
