@@ -51,7 +51,9 @@ def manifest_of(folder: Path, progress: Callable[[int], None] | None = None) -> 
     """Read and hash every file below `folder`."""
     return [
         FileEntry(
-            path=path.relative_to(folder).as_posix(), sha256=sha256_of(path, progress), size=path.stat().st_size
+            path=path.relative_to(folder).as_posix(),
+            sha256=sha256_of(path, progress),
+            size=path.stat().st_size,
         )
         for path in files_of(folder)
     ]

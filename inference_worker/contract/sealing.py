@@ -71,7 +71,7 @@ def open_box(key: bytes, box: bytes, context: str) -> bytes:
     try:
         return AESGCM(key).decrypt(box[:NONCE], box[NONCE:], context.encode())
     except (InvalidTag, ValueError) as error:
-        raise CannotOpen(f"cannot open the box of {context.split(':')[0]}") from error
+        raise CannotOpen(f"cannot open the box of {context.split(':', maxsplit=1)[0]}") from error
 
 
 class FrameCipher:

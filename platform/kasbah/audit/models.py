@@ -14,9 +14,7 @@ class Intake(models.Model):
     """
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
-    tenant_id = models.UUIDField(
-        null=True
-    )  # null: the system log. No foreign key: the log outlives what it tells of
+    tenant_id = models.UUIDField(null=True)  # null: the system log. No foreign key: the log outlives what it tells of
     type = models.CharField(max_length=64)
     request_id = models.CharField(max_length=64, blank=True, default="")
     event = models.BinaryField()

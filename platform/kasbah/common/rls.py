@@ -22,8 +22,7 @@ SET_TENANT = "SELECT set_config('app.tenant', %s, true), set_config('app.platfor
 SET_PLATFORM = "SELECT set_config('app.tenant', '', true), set_config('app.platform', 'on', true)"
 
 POLICY = (
-    "(current_setting('app.platform', true) = 'on' OR "
-    "{column} = nullif(current_setting('app.tenant', true), '')::uuid)"
+    "(current_setting('app.platform', true) = 'on' OR {column} = nullif(current_setting('app.tenant', true), '')::uuid)"
 )
 
 

@@ -15,7 +15,7 @@ from django.core.asgi import get_asgi_application
 
 _django = get_asgi_application()
 
-from kasbah.gateway.app import PREFIXES, create_app  # noqa: E402 - needs Django's apps loaded
+from kasbah.gateway.app import PREFIXES, create_app
 
 _gateway = create_app()
 

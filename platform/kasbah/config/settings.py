@@ -43,9 +43,7 @@ REDIS_URL = env.value("REDIS_URL", "redis://127.0.0.1:6379/0")
 INSTALLATION = env.value("INSTALLATION", "kasbah")
 MODELS_DIR = env.value("MODELS_DIR", "models")
 
-SECRET_KEY = env.value(
-    "SECRET_KEY", "checks-only" if "check" in sys.argv or "makemigrations" in sys.argv else None
-)
+SECRET_KEY = env.value("SECRET_KEY", "checks-only" if "check" in sys.argv or "makemigrations" in sys.argv else None)
 DEBUG = False
 ALLOWED_HOSTS = env.value("ALLOWED_HOSTS", "127.0.0.1,localhost").split(",")
 CSRF_TRUSTED_ORIGINS = [origin for origin in env.value("TRUSTED_ORIGINS", "").split(",") if origin]

@@ -18,9 +18,7 @@ class Site(models.Model):
     name = models.CharField(max_length=200)
     jurisdiction = models.CharField(
         max_length=2,
-        validators=[
-            RegexValidator(r"^[A-Z]{2}$", _("Use the two capital letters of ISO 3166-1, such as FR."))
-        ],
+        validators=[RegexValidator(r"^[A-Z]{2}$", _("Use the two capital letters of ISO 3166-1, such as FR."))],
     )
     broker_url_sealed = models.BinaryField()  # holds a password
     sealing_public_key = models.BinaryField(max_length=32)  # X25519, raw

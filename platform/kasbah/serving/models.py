@@ -74,9 +74,7 @@ class EnrolmentToken(models.Model):
     site = models.ForeignKey(Site, on_delete=models.PROTECT, related_name="enrolment_tokens")
     secret_sealed = models.BinaryField()
     expires_at = models.DateTimeField()
-    used_by = models.OneToOneField(
-        Worker, null=True, on_delete=models.PROTECT, related_name="enrolment_token"
-    )
+    used_by = models.OneToOneField(Worker, null=True, on_delete=models.PROTECT, related_name="enrolment_token")
     created_at = models.DateTimeField(auto_now_add=True)
 
 
@@ -110,9 +108,7 @@ class Job(models.Model):
     sites = models.JSONField()  # ids of the compliant sites; no retry leaves them
     state = models.CharField(max_length=10, choices=JobState.choices, default=JobState.QUEUED)
     attempt = models.PositiveIntegerField(default=1)
-    site = models.ForeignKey(
-        Site, null=True, on_delete=models.PROTECT, related_name="+"
-    )  # of the current attempt
+    site = models.ForeignKey(Site, null=True, on_delete=models.PROTECT, related_name="+")  # of the current attempt
     worker_id = models.UUIDField(null=True)
     owner = models.CharField(max_length=64)  # web process that relays the answer
     lease_until = models.DateTimeField()
