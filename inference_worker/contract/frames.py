@@ -37,7 +37,7 @@ class Done(msgspec.Struct, frozen=True, tag="z", array_like=True):
 
 
 class Failed(msgspec.Struct, frozen=True, tag="e", array_like=True):
-    """Last frame of an answer that failed. `retry` says that another worker may succeed (nothing wrong with the request).
+    """Last frame of an answer that failed. `retry` says that another worker may succeed.
 
     `status` is the HTTP status for the client; `code` and `param` as in api.md; `receipt` is "" when the
     job was refused before it was opened.

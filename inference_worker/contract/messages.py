@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterable
+from enum import StrEnum
 from typing import Any, TypeVar
 
 import msgspec
@@ -135,6 +136,24 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     engine: str
     refused: int = 0  # jobs refused since start
     stale: int = 0  # writes that the fence refused since start
+
+
+class RefusalCode(StrEnum):
+    """Why a worker would not run a job. No frame follows a refusal: the reply secret lies in the payload, unopened.
+
+    Only `REPLAYED` says nothing about the job itself (the first delivery may be running): record it, settle nothing.
+    """
+
+    BAD_MESSAGE = "bad_message"  # not a JobMessage
+    BAD_TICKET = "bad_ticket"  # forged, altered, malformed, or for another job or attempt than the message says
+    EXPIRED = "ticket_expired"
+    REPLAYED = "replayed"
+    WRONG_SITE = "wrong_site"
+    WRONG_DEPLOYMENT = "wrong_deployment"  # not one that this worker serves
+    WRONG_MODEL = "wrong_model"  # the engine has loaded other weights than the ticket names
+    PAYLOAD_ALTERED = "payload_altered"  # its digest is not the one in the ticket
+    CANNOT_OPEN = "cannot_open"  # sealed for another site, job or key
+    NOT_READY = "not_ready"  # the engine went away after the message was taken; another worker may run it
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):

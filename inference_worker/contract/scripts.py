@@ -13,14 +13,13 @@ TAKEN = 3  # CLAIM only: another delivery of the same message came first
 NOW = "local t = redis.call('TIME'); local now = t[1] * 1000 + math.floor(t[2] / 1000)"
 
 CLAIM = f"""
--- KEYS: job hash. ARGV: attempt, worker, lease ms
-local job = redis.call('HMGET', KEYS[1], 'attempt', 'worker', 'cancelled', 'done')
+-- KEYS: job hash. ARGV: attempt, worker, lease ms, nonce of this claim (asking again after a lost answer is harmless)
+local job = redis.call('HMGET', KEYS[1], 'attempt', 'worker', 'cancelled', 'done', 'claim')
 if job[1] ~= ARGV[1] or job[4] then return {STALE} end
-if job[2] then return {TAKEN} end
-if job[3] then return {CANCELLED} end
+if job[2] and not (job[2] == ARGV[2] and job[5] == ARGV[4]) then return {TAKEN} end
 {NOW}
-redis.call('HSET', KEYS[1], 'worker', ARGV[2], 'lease', now + ARGV[3])
-return {OK}
+redis.call('HSET', KEYS[1], 'worker', ARGV[2], 'claim', ARGV[4] or '', 'lease', now + ARGV[3])
+return job[3] and {CANCELLED} or {OK}
 """
 
 RENEW = f"""
@@ -41,14 +40,19 @@ return answers
 APPEND = f"""
 -- KEYS: job hash, frames stream, replies stream.
 -- ARGV: job, attempt, worker, sequence, sealed frames, '1' when terminal, frames ttl s, lease ms
-local job = redis.call('HMGET', KEYS[1], 'attempt', 'worker', 'cancelled', 'done')
-if job[1] ~= ARGV[2] or job[2] ~= ARGV[3] or job[4] then return {STALE} end
+-- Sequences run 0, 1, 2 ...: the one just written may be sent again (its answer was lost) and is not written twice.
+local job = redis.call('HMGET', KEYS[1], 'attempt', 'worker', 'cancelled', 'done', 'next')
+if job[1] ~= ARGV[2] or job[2] ~= ARGV[3] then return {STALE} end
+local expected, sequence = tonumber(job[5] or '0'), tonumber(ARGV[4])
+if sequence + 1 == expected then return {OK} end
+if job[4] or sequence ~= expected then return {STALE} end
 if job[3] and ARGV[6] ~= '1' then return {CANCELLED} end
 redis.call('XADD', KEYS[2], '*', 's', ARGV[4], 'f', ARGV[5])
-if ARGV[4] == '0' or ARGV[6] == '1' then redis.call('EXPIRE', KEYS[2], ARGV[7]) end
+if sequence == 0 or ARGV[6] == '1' then redis.call('EXPIRE', KEYS[2], ARGV[7]) end
 if redis.call('EXISTS', KEYS[3]) == 1 then
   redis.call('XADD', KEYS[3], '*', 'j', ARGV[1], 'a', ARGV[2], 's', ARGV[4], 'f', ARGV[5])
 end
+redis.call('HSET', KEYS[1], 'next', expected + 1)
 if ARGV[6] == '1' then redis.call('HSET', KEYS[1], 'done', '1') end
 return {OK}
 """

@@ -2,7 +2,7 @@
 
 A payload is encrypted once with AES-256-GCM under a random content key, which is wrapped for each compliant
 site with HPKE (RFC 9180: X25519, HKDF-SHA256, AES-256-GCM). Frames of an answer are sealed with AES-256-GCM under
-a key derived (HKDF, RFC 5869) from the job's reply secret and the attempt, the sequence number being the nonce,
+a key derived (HKDF, RFC 5869) from the job's reply secret and the attempt, bound to their sequence number,
 so frames cannot be reordered, replayed or moved to another attempt.
 """
 
@@ -75,19 +75,34 @@ def open_box(key: bytes, box: bytes, context: str) -> bytes:
 
 
 class FrameCipher:
-    """Seals and opens the frames of one attempt; each sequence number is used once."""
+    """Seals and opens the frames of one attempt.
+
+    The nonce is 8 random bytes of this cipher and a counter of its own, so that no nonce is used twice: not when
+    frames are sealed again under the same sequence number (a write that was refused), and not when a broker
+    makes two workers run the same attempt. The reader accepts the frames of one writer only.
+    """
 
     def __init__(self, reply_secret: bytes, job: str, attempt: int) -> None:
         self._aead = AESGCM(derive(reply_secret, f"kasbah-frames-v1:{attempt}"))
-        self._context = f"{job}:{attempt}".encode()
+        self._context = f"{job}:{attempt}:"
+        self._run = os.urandom(8)
+        self._sealed = 0
+        self._seen: bytes | None = None
 
     def seal(self, sequence: int, plaintext: bytes) -> bytes:
         """Seal the frames with this sequence number (0, 1, 2 ...)."""
-        return self._aead.encrypt(sequence.to_bytes(NONCE, "big"), plaintext, self._context)
+        nonce = self._run + self._sealed.to_bytes(4, "big")
+        self._sealed += 1
+        return nonce + self._aead.encrypt(nonce, plaintext, f"{self._context}{sequence}".encode())
 
     def open(self, sequence: int, sealed: bytes) -> bytes:
         """Open the frames that were sealed under this sequence number. Raises CannotOpen."""
+        nonce, ciphertext = sealed[:NONCE], sealed[NONCE:]
+        if self._seen is not None and nonce[:8] != self._seen:
+            raise CannotOpen(f"frame {sequence} comes from another run of this attempt")
         try:
-            return self._aead.decrypt(sequence.to_bytes(NONCE, "big"), sealed, self._context)
-        except InvalidTag as error:
+            plaintext = self._aead.decrypt(nonce, ciphertext, f"{self._context}{sequence}".encode())
+        except (InvalidTag, ValueError) as error:
             raise CannotOpen(f"frame {sequence} was altered or belongs to another attempt") from error
+        self._seen = nonce[:8]
+        return plaintext
