@@ -10,6 +10,11 @@ REPORTS = "ksb:reports"
 REPORTS_MAXLEN = 10_000
 TASK = "kasbah.infer"
 
+# Fields of an entry of REPORTS; an entry has exactly one of them.
+REPORT = "report"  # token of a Report (Purpose.REPORT)
+REFUSAL = "refusal"  # token of a Refusal (Purpose.REPORT)
+ENROL = "enrol"  # enrolment.seal_request
+
 
 def job(job_id: str) -> str:
     """Hash: attempt, worker, lease (ms since the epoch by the store's clock), cancelled, done."""
@@ -44,3 +49,8 @@ def assignment(worker_id: str) -> str:
 def queue(deployment_id: str) -> str:
     """Celery queue of one deployment at this site."""
     return f"dep.{deployment_id}"
+
+
+def offered(deployment_id: str) -> str:
+    """Counter of what was ever put into that queue: with the queue's length it tells whether a message was taken."""
+    return f"ksb:offered:{deployment_id}"

@@ -59,22 +59,39 @@ return {OK}
 
 OFFER = """
 -- The dispatcher's side: a new attempt becomes current only if it is higher than the one known.
--- KEYS: job hash, queue list. ARGV: attempt, envelope, job ttl s, '1' to push onto the list
+-- KEYS: job hash, queue list, counter of the queue (optional).
+-- ARGV: attempt, envelope, job ttl s, '1' to push onto the list
 local current = tonumber(redis.call('HGET', KEYS[1], 'attempt') or '0')
 if tonumber(ARGV[1]) <= current then return 1 end
 redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[1], 'attempt', ARGV[1])
+if KEYS[3] then redis.call('HSET', KEYS[1], 'number', redis.call('INCR', KEYS[3])) end
 redis.call('EXPIRE', KEYS[1], ARGV[3])
 if ARGV[4] == '1' then redis.call('LPUSH', KEYS[2], ARGV[2]) end
 return 0
 """
 
 LOOK = f"""
--- What the sweeper asks. KEYS: job hash. Answers attempt, worker, ms of lease left (negative: expired), done, cancelled
+-- What dispatcher and sweeper ask. KEYS: job hash; and, where the queue is a list here: queue list, its counter.
+-- Answers attempt, worker, ms of lease left (negative: expired), done, cancelled, refused,
+-- and '1' when the message has left the queue: queues are first in, first out, so of the n messages ever put in
+-- all but the last LLEN have been taken.
 {NOW}
-local job = redis.call('HMGET', KEYS[1], 'attempt', 'worker', 'lease', 'done', 'cancelled')
+local job = redis.call('HMGET', KEYS[1], 'attempt', 'worker', 'lease', 'done', 'cancelled', 'refused', 'number')
 local left = job[3] and (tonumber(job[3]) - now) or 0
-return {{job[1] or '', job[2] or '', left, job[4] or '', job[5] or ''}}
+local taken = ''
+if KEYS[3] and job[7] then
+  local gone = tonumber(redis.call('GET', KEYS[3]) or '0') - redis.call('LLEN', KEYS[2])
+  if tonumber(job[7]) <= gone then taken = '1' end
+end
+return {{job[1] or '', job[2] or '', left, job[4] or '', job[5] or '', job[6] or '', taken}}
+"""
+
+REFUSE = """
+-- The collector's side: notes why a worker would not run an attempt. KEYS: job hash. ARGV: attempt, code
+if redis.call('HGET', KEYS[1], 'attempt') ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[1], 'refused', ARGV[2])
+return 1
 """
 
 CANCEL = """
