@@ -6,7 +6,7 @@ for a process only and then executes PROGRAM under the same pid:
 * Linux sends SIGNAL to it when its parent dies (prctl(2), PR_SET_PDEATHSIG), so that even `kill -9` of the
   parent leaves nothing behind;
 * with UID not -1 it gives up root for UID and GID, and with KEEP = 1 keeps the one capability to pass through
-  and read folders (capabilities(7), CAP_DAC_READ_SEARCH, as an ambient capability): so a server that refuses to
+  and read folders (capabilities(7), CAP_DAC_READ_SEARCH, as an ambient one): so a server that refuses to
   be root reaches its files below a private folder, and nobody's folders are opened for it.
 
 A script rather than a function run after fork: the parent may have threads, and then only exec is safe.

