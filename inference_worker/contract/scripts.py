@@ -57,14 +57,15 @@ if ARGV[6] == '1' then redis.call('HSET', KEYS[1], 'done', '1') end
 return {OK}
 """
 
-OFFER = """
+OFFER = f"""
 -- The dispatcher's side: a new attempt becomes current only if it is higher than the one known.
 -- KEYS: job hash, queue list, counter of the queue (optional).
 -- ARGV: attempt, envelope, job ttl s, '1' to push onto the list
 local current = tonumber(redis.call('HGET', KEYS[1], 'attempt') or '0')
 if tonumber(ARGV[1]) <= current then return 1 end
+{NOW}
 redis.call('DEL', KEYS[1])
-redis.call('HSET', KEYS[1], 'attempt', ARGV[1])
+redis.call('HSET', KEYS[1], 'attempt', ARGV[1], 'offered', now)
 if KEYS[3] then redis.call('HSET', KEYS[1], 'number', redis.call('INCR', KEYS[3])) end
 redis.call('EXPIRE', KEYS[1], ARGV[3])
 if ARGV[4] == '1' then redis.call('LPUSH', KEYS[2], ARGV[2]) end
@@ -73,18 +74,19 @@ return 0
 
 LOOK = f"""
 -- What dispatcher and sweeper ask. KEYS: job hash; and, where the queue is a list here: queue list, its counter.
--- Answers attempt, worker, ms of lease left (negative: expired), done, cancelled, refused,
+-- Answers attempt, worker, ms of lease left (negative: expired), done, cancelled, refused, ms since it was offered,
 -- and '1' when the message has left the queue: queues are first in, first out, so of the n messages ever put in
 -- all but the last LLEN have been taken.
 {NOW}
-local job = redis.call('HMGET', KEYS[1], 'attempt', 'worker', 'lease', 'done', 'cancelled', 'refused', 'number')
+local job = redis.call('HMGET', KEYS[1], 'attempt', 'worker', 'lease', 'done', 'cancelled', 'refused', 'number', 'offered')
 local left = job[3] and (tonumber(job[3]) - now) or 0
+local waited = job[8] and (now - tonumber(job[8])) or 0
 local taken = ''
 if KEYS[3] and job[7] then
   local gone = tonumber(redis.call('GET', KEYS[3]) or '0') - redis.call('LLEN', KEYS[2])
   if tonumber(job[7]) <= gone then taken = '1' end
 end
-return {{job[1] or '', job[2] or '', left, job[4] or '', job[5] or '', job[6] or '', taken}}
+return {{job[1] or '', job[2] or '', left, job[4] or '', job[5] or '', job[6] or '', waited, taken}}
 """
 
 REFUSE = """
