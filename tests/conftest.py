@@ -35,7 +35,8 @@ import psycopg
 import pytest
 
 from infra.local import postgres as local_postgres
-from infra.local import secrets, valkey as local_valkey
+from infra.local import secrets
+from infra.local import valkey as local_valkey
 
 # A short path: a Unix socket's may have 107 bytes. The addresses are known before any server runs, so that
 # settings can be loaded first.

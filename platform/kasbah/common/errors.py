@@ -5,9 +5,14 @@ A service raises one of these; the gateway turns it into OpenAI's error body and
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class KasbahError(Exception):
-    """`message` says what is wrong and the way out, `param` names the field, `code` is stable for programs."""
+    """`message` says what is wrong and the way out, `param` names the field, `code` is stable for programs.
+
+    `headers` are to be sent with the answer, `retry_after` is in seconds.
+    """
 
     status = 500
     code = "internal_error"
@@ -20,12 +25,14 @@ class KasbahError(Exception):
         param: str | None = None,
         code: str | None = None,
         retry_after: float | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.param = param
         self.code = code or self.code
         self.retry_after = retry_after
+        self.headers = dict(headers or {})
 
 
 class Invalid(KasbahError):

@@ -1,0 +1,34 @@
+"""Writing to the log: `record` beside an action, `insert` for many at once, `receipt` for the one who asked."""
+
+from kasbah.audit.services.events import (
+    LIMIT,
+    ActorRef,
+    Event,
+    EventTooLarge,
+    EventType,
+    Model,
+    Outcome,
+    Policy,
+    Resource,
+    Tokens,
+)
+from kasbah.audit.services.intake import NotInTransaction, insert, record, record_apart
+from kasbah.audit.services.receipts import receipt
+
+__all__ = [
+    "LIMIT",
+    "ActorRef",
+    "Event",
+    "EventTooLarge",
+    "EventType",
+    "Model",
+    "NotInTransaction",
+    "Outcome",
+    "Policy",
+    "Resource",
+    "Tokens",
+    "insert",
+    "receipt",
+    "record",
+    "record_apart",
+]

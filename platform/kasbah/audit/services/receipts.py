@@ -1,0 +1,44 @@
+"""A receipt is a signed promise: this event, with this leaf hash, will be in this log by the deadline."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import timedelta
+from functools import cache
+
+from django.conf import settings
+
+from inference_worker.contract.signing import Purpose, Signer
+from kasbah.audit.services.events import Event, rfc3339
+from kasbah.common import env
+
+PROMISE = timedelta(seconds=60)
+
+
+@cache
+def signer() -> Signer:
+    """The installation's audit key (KASBAH_AUDIT_KEY)."""
+    return Signer.from_raw(env.key_bytes("AUDIT_KEY"))
+
+
+def leaf_hash(data: bytes) -> bytes:
+    """SHA-256 of 0x00 and the bytes (RFC 6962 section 2.1)."""
+    return hashlib.sha256(b"\x00" + data).digest()
+
+
+def origin(event: Event) -> str:
+    """Name of the log that the event belongs to: one for each tenant, one for the system."""
+    return f"{settings.INSTALLATION}/audit/{event.tenant_id or 'system'}"
+
+
+def receipt(event: Event) -> str:
+    """The value of the header `kasbah-audit-receipt`, to be given only once the event is committed."""
+    return signer().sign(
+        Purpose.AUDIT,
+        {
+            "event": str(event.id),
+            "leaf": leaf_hash(event.encoded).hex(),
+            "deadline": rfc3339(event.time + PROMISE),
+            "origin": origin(event),
+        },
+    )

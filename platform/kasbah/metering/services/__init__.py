@@ -1,0 +1,19 @@
+"""Limits, quotas and usage."""
+
+from kasbah.metering.services.limits import LimitRecord, Limits, load_limits, remove_limit, set_limit
+from kasbah.metering.services.meter import DEFAULT_REQUESTS, DEFAULT_TOKENS, Meter, Reservation
+from kasbah.metering.services.usage import UsageRow, insert_usage
+
+__all__ = [
+    "DEFAULT_REQUESTS",
+    "DEFAULT_TOKENS",
+    "LimitRecord",
+    "Limits",
+    "Meter",
+    "Reservation",
+    "UsageRow",
+    "insert_usage",
+    "load_limits",
+    "remove_limit",
+    "set_limit",
+]

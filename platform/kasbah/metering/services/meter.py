@@ -1,0 +1,262 @@
+"""Admitting requests: burst limits a minute, quotas a period; reserved before, settled after.
+
+A reservation takes what a request may use at most; settling gives back what it did not use. So a quota is never
+overspent as long as `prompt_estimate` is an upper bound. Where no limit of requests or tokens a minute is set, the
+key has DEFAULT_REQUESTS and DEFAULT_TOKENS: far beyond one installation, and true when the headers tell them.
+
+Calls that arrive together go to the store in one pipeline. While the store is away requests are refused (503).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError, RedisError
+
+from inference_worker.contract.messages import Usage
+from kasbah.common.database import Database
+from kasbah.common.errors import Invalid, QuotaExceeded, RateLimited, Unavailable
+from kasbah.common.groupcommit import GroupCommit
+from kasbah.common.ids import uuid7
+from kasbah.identity.services import Principal
+from kasbah.metering.models import LimitScope
+from kasbah.metering.services import periods, scripts
+from kasbah.metering.services.limits import LimitRecord, Limits
+from kasbah.metering.services.usage import used_since
+
+DEFAULT_REQUESTS = 1_000_000  # a minute and key
+DEFAULT_TOKENS = 1_000_000_000
+LIFE = 3600  # seconds after which a reservation that nobody settled is given up
+SCOPES = {"tenant": "your tenant", "project": "this project", "api_key": "this API key"}
+AWAY = "The store of limits is away; nothing was done. Try again."
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Reservation:
+    """What was taken for one request; settle or release it once. `headers` are the six x-ratelimit values."""
+
+    id: UUID
+    tokens: int
+    headers: Mapping[str, str]
+    keys: tuple[str, ...]
+    limits: tuple[int, ...]  # of each limit: requests, tokens a minute, tokens a period
+    ttl: int
+    closed: bool = False
+
+
+@dataclass(slots=True)
+class _Call:
+    script: str
+    keys: tuple[str, ...]
+    arguments: tuple[str | int, ...]
+    answer: Any = field(default=None)
+
+
+class Meter:
+    """Counts in `redis`; reads usage rows from `database` where a quota's counter is not there."""
+
+    def __init__(self, redis: Redis, database: Database) -> None:
+        self._redis = redis
+        self._database = database
+        self._calls: GroupCommit[_Call] = GroupCommit(self._flush, max_batch=128)
+        self._building: dict[str, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def reserve(
+        self,
+        principal: Principal,
+        limits: Limits,
+        prompt_estimate: int,
+        max_tokens: int,
+        now: float | None = None,
+    ) -> Reservation:
+        """Take one request and `prompt_estimate + max_tokens` tokens. `now`: seconds since the epoch.
+
+        Without `now` buckets go by the store's clock, which all processes share. Raises RateLimited, QuotaExceeded,
+        Invalid (more than the limit ever admits), Unavailable.
+        """
+        records = _with_defaults(principal, limits)
+        moment = time.time() if now is None else now
+        tokens, ident, ttl = prompt_estimate + max_tokens, uuid7(), periods.seconds_left(moment) + 2 * LIFE
+        keys = tuple(name for record in records for name in _keys(record, moment))
+        numbers = tuple(number for record in records for number in _numbers(record))
+        milliseconds = 0 if now is None else int(now * 1000)
+        for pause in (0.0, 0.01, 0.05, 0.1, 0.2, 0.4):
+            arguments = (milliseconds, tokens, str(ident), LIFE * 1000, ttl, *numbers)
+            call = _Call(scripts.RESERVE, keys, arguments)
+            reservation = Reservation(ident, tokens, {}, keys, numbers, ttl)
+            await self._reserve(call, reservation)
+            code, *facts = call.answer
+            if code == scripts.ADMITTED:
+                reservation.headers = _headers(*facts)
+                return reservation
+            record = records[facts[0]]
+            if code != scripts.BUILD:
+                raise _refusal(code, record, facts[1], tokens, moment)
+            await self._build(record, principal.tenant_id, moment)
+            await asyncio.sleep(pause)  # another process began to build it too
+        raise Unavailable(AWAY, retry_after=1)
+
+    async def settle(self, reservation: Reservation, usage: Usage) -> None:
+        """Give back what was not used; to be called once the usage row is committed, which counters are built from.
+
+        Once the reservation is closed this does nothing. Raises Unavailable: the usage row is there, and the
+        reservation is given up by itself.
+        """
+        used = usage.prompt_tokens + usage.completion_tokens
+        if used > reservation.tokens:
+            logger.warning("A request used %d tokens and had reserved %d", used, reservation.tokens)
+        await self._close(reservation, used, requests=0)
+
+    async def release(self, reservation: Reservation) -> None:
+        """Give everything back: nothing ran. Once the reservation is closed this does nothing. Raises Unavailable."""
+        await self._close(reservation, 0, requests=1)
+
+    async def close(self) -> None:
+        """Wait for what is under way."""
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._calls.close()
+
+    async def _close(self, reservation: Reservation, used: int, requests: int) -> None:
+        if reservation.closed:
+            return
+        reservation.closed = True
+        arguments = (reservation.tokens, str(reservation.id), used, requests, reservation.ttl, *reservation.limits)
+        # It runs to its end though the caller may be cancelled: the client went away, the tokens must not.
+        await asyncio.shield(self._start(self._calls.submit(_Call(scripts.SETTLE, reservation.keys, arguments))))
+
+    async def _reserve(self, call: _Call, reservation: Reservation) -> None:
+        task = self._start(self._calls.submit(call))
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            self._start(self._give_back(task, call, reservation))
+            raise
+
+    async def _give_back(self, task: asyncio.Task[None], call: _Call, reservation: Reservation) -> None:
+        await asyncio.wait([task])
+        if isinstance(call.answer, list) and call.answer[0] == scripts.ADMITTED:
+            await self.release(reservation)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        self._tasks.add(task := asyncio.create_task(work))
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.info("A call to the store of limits failed: %s", error)  # its caller may have left
+
+    async def _build(self, record: LimitRecord, tenant_id: UUID, moment: float) -> None:
+        quota = _keys(record, moment)[1]
+        task = self._building.get(quota)
+        if task is None:
+            task = self._building[quota] = asyncio.create_task(self._rebuild(quota, record, tenant_id, moment))
+            task.add_done_callback(lambda _: self._building.pop(quota, None))
+        await asyncio.shield(task)
+
+    async def _rebuild(self, quota: str, record: LimitRecord, tenant_id: UUID, moment: float) -> None:
+        begin = _Call(scripts.BEGIN, (quota,), (periods.seconds_left(moment) + 2 * LIFE,))
+        await self._calls.submit(begin)
+        start = periods.start(record.period, moment)
+        async with self._database.transaction(tenant_id) as connection:
+            used = await used_since(connection, tenant_id, record.scope, record.subject_id, start)
+        await self._calls.submit(_Call(scripts.FINISH, (quota,), (begin.answer, used)))
+
+    async def _flush(self, calls: list[_Call]) -> None:
+        try:
+            await self._send(calls)
+            if missing := [call for call in calls if isinstance(call.answer, NoScriptError)]:
+                for script in {call.script for call in missing}:
+                    await self._redis.script_load(script)
+                await self._send(missing)
+        except (RedisError, OSError, TimeoutError) as error:
+            raise Unavailable(AWAY, retry_after=1) from error
+        for call in calls:
+            if isinstance(call.answer, Exception):
+                raise Unavailable(AWAY, retry_after=1) from call.answer
+
+    async def _send(self, calls: list[_Call]) -> None:
+        pipeline = self._redis.pipeline(transaction=False)
+        for call in calls:
+            pipeline.evalsha(_SHA[call.script], len(call.keys), *call.keys, *call.arguments)
+        for call, answer in zip(calls, await pipeline.execute(raise_on_error=False), strict=True):
+            call.answer = answer
+
+
+_SHA = {
+    script: hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()  # the store names scripts so
+    for script in (scripts.RESERVE, scripts.SETTLE, scripts.BEGIN, scripts.FINISH)
+}
+
+
+def _with_defaults(principal: Principal, limits: Limits) -> tuple[LimitRecord, ...]:
+    records = limits.records
+    requests = None if any(r.requests_per_minute is not None for r in records) else DEFAULT_REQUESTS
+    tokens = None if any(r.tokens_per_minute is not None for r in records) else DEFAULT_TOKENS
+    if requests is None and tokens is None:
+        return records
+    key = principal.key_id
+    return (*records, LimitRecord(key, LimitScope.API_KEY.value, key, requests, tokens))
+
+
+def _keys(record: LimitRecord, moment: float) -> tuple[str, str, str]:
+    quota = f"ksb:quota:{record.id}:{periods.label(record.period, moment)}"
+    return f"ksb:bucket:{record.id}", quota, f"{quota}:open"
+
+
+def _numbers(record: LimitRecord) -> tuple[int, int, int]:
+    wanted = (record.requests_per_minute, record.tokens_per_minute, record.tokens_per_period)
+    return tuple(-1 if number is None else number for number in wanted)  # type: ignore[return-value]
+
+
+def _headers(*facts: int) -> dict[str, str]:
+    headers = {}
+    for name, (limit, left, milliseconds) in (("requests", facts[:3]), ("tokens", facts[3:])):
+        headers[f"x-ratelimit-limit-{name}"] = str(limit)
+        headers[f"x-ratelimit-remaining-{name}"] = str(left)
+        headers[f"x-ratelimit-reset-{name}"] = periods.duration(milliseconds)
+    return headers
+
+
+def _refusal(
+    code: int, record: LimitRecord, fact: int, tokens: int, moment: float
+) -> RateLimited | QuotaExceeded | Invalid:
+    whose = SCOPES[record.scope]
+    if code == scripts.QUOTA:
+        return QuotaExceeded(
+            f"The quota of {whose} is {record.tokens_per_period} tokens a {record.period}; {fact} are left and this "
+            f"request may use {tokens}. It begins anew on {periods.end(record.period, moment):%Y-%m-%d} at 00:00 UTC.",
+        )
+    if code == scripts.TOO_MUCH:
+        if record.requests_per_minute == 0:
+            return QuotaExceeded(f"The limit of {whose} is 0 requests a minute; ask your administrator.")
+        return Invalid(
+            f"This request may use {tokens} tokens, and the limit of {whose} is {fact} a minute. "
+            "Lower max_tokens or send less text.",
+            param="max_tokens",
+            code="request_exceeds_limit",
+        )
+    name = "requests" if code == scripts.BURST_REQUESTS else "tokens"
+    limit = record.requests_per_minute if name == "requests" else record.tokens_per_minute
+    return RateLimited(
+        f"The limit of {whose} is {limit} {name} a minute. Try again in {periods.duration(fact)}.",
+        retry_after=fact / 1000,
+        headers={
+            f"x-ratelimit-limit-{name}": str(limit),
+            f"x-ratelimit-remaining-{name}": "0",
+            f"x-ratelimit-reset-{name}": periods.duration(fact),
+        },
+    )

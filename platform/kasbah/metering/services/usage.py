@@ -1,0 +1,58 @@
+"""Usage rows: the truth of what was used. Counters can be lost and built again from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from kasbah.common.database import Connection
+from kasbah.metering.models import LimitScope
+
+# One statement whatever the number of rows. A job is settled once: its second row is ignored.
+INSERT = """
+INSERT INTO metering_usage
+    (id, tenant_id, project_id, api_key_id, deployment, endpoint, prompt_tokens, completion_tokens, exact, created_at)
+SELECT *, now() FROM unnest(
+    %s::uuid[], %s::uuid[], %s::uuid[], %s::uuid[], %s::text[], %s::text[], %s::int[], %s::int[], %s::bool[])
+ON CONFLICT (id) DO NOTHING
+"""
+SUM = """
+SELECT coalesce(sum(prompt_tokens::bigint + completion_tokens), 0)::bigint FROM metering_usage
+WHERE tenant_id = %s AND created_at >= %s
+"""
+NARROWER = {
+    LimitScope.TENANT.value: "tenant_id",
+    LimitScope.PROJECT.value: "project_id",
+    LimitScope.API_KEY.value: "api_key_id",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class UsageRow:
+    """Tokens of one job; `deployment` is the public model name."""
+
+    job_id: UUID
+    tenant_id: UUID
+    project_id: UUID
+    api_key_id: UUID
+    deployment: str
+    endpoint: str
+    prompt_tokens: int
+    completion_tokens: int
+    exact: bool = True
+
+
+async def insert_usage(connection: Connection, rows: Sequence[UsageRow]) -> None:
+    """Write rows of any tenants; `connection` speaks for the platform. A job's second row is ignored."""
+    if rows:
+        names = UsageRow.__slots__
+        await connection.execute(INSERT, [[getattr(row, name) for row in rows] for name in names])
+
+
+async def used_since(connection: Connection, tenant_id: UUID, scope: str, subject_id: UUID, start: datetime) -> int:
+    """Tokens of a tenant, project or key since `start`."""
+    question = f"{SUM} AND {NARROWER[scope]} = %s"
+    row = await (await connection.execute(question, [tenant_id, start, subject_id])).fetchone()
+    return int(row[0]) if row else 0
