@@ -42,6 +42,7 @@ DATABASES = {"default": database(DATABASE_URL)}
 REDIS_URL = env.value("REDIS_URL", "redis://127.0.0.1:6379/0")
 INSTALLATION = env.value("INSTALLATION", "kasbah")
 MODELS_DIR = env.value("MODELS_DIR", "models")
+IMPORT_DIR = env.value("IMPORT_DIR", "")  # folders of it may be registered over the management API; empty: none
 
 SECRET_KEY = env.value("SECRET_KEY", "checks-only" if "check" in sys.argv or "makemigrations" in sys.argv else None)
 DEBUG = False
@@ -69,6 +70,8 @@ INSTALLED_APPS = [
     "kasbah.config",
 ]
 MIDDLEWARE = [
+    "kasbah.common.requestid.RequestIdMiddleware",
+    "kasbah.common.requestid.OptionalSlashMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -104,6 +107,51 @@ USE_TZ = True
 TIME_ZONE = "UTC"
 STATIC_URL = "/static/"
 WHITENOISE_USE_FINDERS = True
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "kasbah.identity.api.access.KeyAuthentication",
+        "kasbah.identity.api.access.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["kasbah.identity.api.access.Permitted"],
+    "DEFAULT_PARSER_CLASSES": ["kasbah.common.parsing.StrictJSONParser"],
+    "DEFAULT_RENDERER_CLASSES": [
+        "rest_framework.renderers.JSONRenderer",
+        "rest_framework.renderers.BrowsableAPIRenderer",
+    ],
+    "DEFAULT_SCHEMA_CLASS": "kasbah.common.openapi.ManagementSchema",
+    "DEFAULT_METADATA_CLASS": None,
+    "EXCEPTION_HANDLER": "kasbah.common.api_errors.exception_handler",
+    "TEST_REQUEST_DEFAULT_FORMAT": "json",
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Kasbah management API",
+    "DESCRIPTION": "Tenants, keys, sites, residency policies, models, deployments, limits, usage and the audit log.",
+    "VERSION": "1",
+    "OAS_VERSION": "3.1.1",
+    "SCHEMA_PATH_PREFIX": "/api/",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "COMPONENT_SPLIT_REQUEST": True,
+    "ENUM_NAME_OVERRIDES": {
+        "DataClass": "kasbah.identity.models.DataClass",
+        "Role": "kasbah.identity.models.Role",
+        "Scope": "kasbah.identity.models.Scope",
+        "LimitScope": "kasbah.metering.models.LimitScope",
+        "Period": "kasbah.metering.models.Period",
+        "PolicyState": "kasbah.residency.models.PolicyState",
+        "Stage": "kasbah.registry.models.Stage",
+        "WorkerState": "kasbah.serving.models.WorkerState",
+        "JobState": "kasbah.serving.models.JobState",
+    },
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "kasbah.common.openapi.document_errors",
+    ],
+    # Files of the documentation page come from drf_spectacular_sidecar: there is no internet.
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+}
+CSRF_FAILURE_VIEW = "kasbah.common.api_errors.csrf_failure"
 
 SECURE_TLS = env.value("TLS", "0") == "1"  # behind a proxy that speaks TLS
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_TLS

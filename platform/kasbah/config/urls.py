@@ -2,6 +2,20 @@
 
 from __future__ import annotations
 
-from django.urls import URLPattern, URLResolver
+from django.urls import URLPattern, URLResolver, include, path
+from django.views.generic import RedirectView
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
-urlpatterns: list[URLPattern | URLResolver] = []
+APPS = ("audit", "identity")
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("api/schema/", SpectacularAPIView.as_view(authentication_classes=[]), name="schema"),
+    path("api/docs/", SpectacularSwaggerView.as_view(authentication_classes=[], url_name="schema"), name="docs"),
+    path("api/", RedirectView.as_view(pattern_name="docs"), name="api"),
+    *(path("api/", include(f"kasbah.{app}.urls")) for app in APPS),
+]
+
+handler400 = "kasbah.common.api_errors.bad_request"
+handler403 = "kasbah.common.api_errors.permission_denied"
+handler404 = "kasbah.common.api_errors.page_not_found"
+handler500 = "kasbah.common.api_errors.server_error"

@@ -1,0 +1,138 @@
+"""What every `manage.py` command shares: one way to report an error, `--json`, a table for people.
+
+Whoever may run commands holds the installation's secrets, so a command acts as the platform's administrator; the
+audit event says `system` and the login name of the machine.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+from argparse import ArgumentParser, ArgumentTypeError
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, ClassVar
+from uuid import UUID
+
+from django.core.exceptions import ValidationError
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError
+
+from kasbah.common.api_errors import translate
+from kasbah.common.env import SettingMissing
+from kasbah.common.errors import KasbahError
+
+Facts = Mapping[str, Any]
+
+
+class KasbahCommand(BaseCommand):
+    """Subclasses give `help`, `epilog` (an example), `arguments` and `run`, which answers facts or a list of them."""
+
+    epilog: ClassVar[str] = ""
+    empty: ClassVar[str] = "There are none."  # what a list command says when there is nothing
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        """The parser, with the example at its end."""
+        return super().create_parser(prog_name, subcommand, epilog=self.epilog, **kwargs)
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Django's hook."""
+        self.arguments(parser)
+        parser.add_argument("--json", action="store_true", help="Print one JSON document instead of text.")
+
+    def arguments(self, parser: ArgumentParser) -> None:
+        """Declare what the command takes."""
+
+    def run(self, **options: Any) -> Facts | Sequence[Facts]:
+        """Do it."""
+        raise NotImplementedError
+
+    def handle(self, *args: Any, **options: Any) -> str | None:
+        """Run, report, and turn errors into one line on standard error with exit status 1."""
+        as_json = options.pop("json")
+        try:
+            result = self.run(**options)
+        except (KasbahError, ValidationError, DatabaseError) as error:
+            raise CommandError(self._reason(error)) from error
+        except SettingMissing as error:
+            raise CommandError(str(error)) from error
+        if as_json:
+            self.stdout.write(json.dumps(result, default=plain, indent=2, ensure_ascii=False))
+        else:
+            self.stdout.write(table(result, self.empty) if isinstance(result, Sequence) else lines(result))
+        return None
+
+    def _reason(self, error: Exception) -> str:
+        known = translate(error)
+        if isinstance(error, DatabaseError) and known.status >= 500:
+            return f"The database refused or is away: {str(error).strip()}"
+        return f"{known.param}: {known.message}" if known.param else known.message
+
+
+def plain(value: Any) -> str | list[Any]:
+    """JSON of what JSON has not."""
+    if isinstance(value, datetime):
+        return value.isoformat().replace("+00:00", "Z")
+    if isinstance(value, (tuple, set, frozenset)):
+        return list(value)
+    if isinstance(value, UUID):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def text(value: Any) -> str:
+    """A cell for people."""
+    if value is None or value in ("", []):
+        return "-"
+    if isinstance(value, (list, tuple)) and all(isinstance(item, (str, UUID)) for item in value):
+        return ", ".join(map(str, value))
+    return json.dumps(value, default=plain, ensure_ascii=False) if isinstance(value, (dict, list)) else _cell(value)
+
+
+def _cell(value: Any) -> str:
+    return str(plain(value)) if isinstance(value, datetime) else str(value)
+
+
+def lines(facts: Facts) -> str:
+    """One `name  value` line each."""
+    width = max(map(len, facts), default=0)
+    return "\n".join(f"{name.replace('_', ' '):<{width}}  {text(value)}" for name, value in facts.items())
+
+
+def table(rows: Sequence[Facts], empty: str) -> str:
+    """Columns as wide as their widest cell."""
+    if not rows:
+        return empty
+    names = list(rows[0])
+    cells = [[name.replace("_", " ").upper() for name in names], *([text(row[name]) for name in names] for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(names))]
+    return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells)
+
+
+def operator() -> str:
+    """The login name of the machine's user who runs the command."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
+
+
+def uuid_argument(value: str) -> UUID:
+    """An id. Raises ArgumentTypeError."""
+    try:
+        return UUID(value)
+    except ValueError as error:
+        raise ArgumentTypeError(f"{value!r} is not an id such as 0199c1f2-7a3b-7c4d-8e5f-0123456789ab") from error
+
+
+def write_secret(path: Path, secret: str) -> None:
+    """Write `secret` to a new file that only its owner can read. Raises CommandError."""
+    try:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            file.write(secret + "\n")
+    except FileExistsError as error:
+        raise CommandError(f"{path} exists already; it was left as it is. Name another file.") from error
+    except OSError as error:
+        raise CommandError(f"Cannot write {path}: {error.strerror or error}") from error

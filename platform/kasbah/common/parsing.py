@@ -1,0 +1,58 @@
+"""Request bodies as JSON that every program reads alike."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import IO, Any
+
+from rest_framework.exceptions import ParseError
+from rest_framework.parsers import JSONParser
+
+from kasbah.common.errors import TooLarge
+
+BODY_LIMIT = 1024 * 1024  # bytes
+
+
+class StrictJSONParser(JSONParser):
+    """JSON that every program reads alike: bounded, UTF-8, no duplicate keys, no NaN, no text that cannot be stored."""
+
+    def parse(
+        self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
+    ) -> Any:
+        """The value of the body. Raises ParseError, TooLarge."""
+        data = stream.read(BODY_LIMIT + 1)
+        if len(data) > BODY_LIMIT:
+            raise TooLarge(f"The body is over {BODY_LIMIT} bytes.")
+        try:
+            value = json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+            _storable(value)
+        except RecursionError as error:
+            raise ParseError("it is nested too deeply") from error
+        except ValueError as error:
+            raise ParseError(str(error)) from error
+        return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("an object has the same key twice")
+    return result
+
+
+def _no_constant(text: str) -> Any:
+    raise ValueError(f"{text} is not a JSON number")
+
+
+def _storable(value: Any) -> None:
+    if isinstance(value, str):
+        if "\0" in value or (not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value)):
+            raise ValueError("a text has a NUL or half of a surrogate pair")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            _storable(key)
+            _storable(item)
+    elif isinstance(value, list):
+        for item in value:
+            _storable(item)

@@ -1,0 +1,106 @@
+"""Who asks, and whether he may: the authentication and permission classes of every management endpoint.
+
+Settings name them, so that apps below identity (the audit log) use them without importing upwards. Nothing here
+may import rest_framework.views, which reads those settings when it is imported.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from rest_framework import exceptions
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.authentication import SessionAuthentication as DjangoSession
+from rest_framework.permissions import SAFE_METHODS, BasePermission
+from rest_framework.request import Request
+
+from kasbah.common.access import AUTHENTICATED, PUBLIC, Guarded
+from kasbah.common.api_errors import NOT_FOUND
+from kasbah.common.errors import KasbahError, NotFound, Unauthenticated
+from kasbah.identity import services
+from kasbah.identity.models import Scope
+from kasbah.identity.services import Actor, Permission, Principal
+
+
+@dataclass(frozen=True)
+class KeyUser:
+    """What `request.user` is when a key asks."""
+
+    principal: Principal
+    is_authenticated: bool = True
+    is_active: bool = True
+
+    def __str__(self) -> str:
+        return f"API key {self.principal.key_id}"
+
+
+class KeyAuthentication(BaseAuthentication):
+    """`Authorization: Bearer ksb_...`."""
+
+    def authenticate(self, request: Request) -> tuple[KeyUser, Actor] | None:
+        """The key's actor, or None when no such header came. Raises AuthenticationFailed."""
+        scheme, _, text = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            return None
+        try:
+            principal = services.authenticate_key(text.strip())
+        except Unauthenticated as error:
+            raise exceptions.AuthenticationFailed(error.message) from error
+        return KeyUser(principal), services.actor_of_key(principal)
+
+    def authenticate_header(self, request: Request) -> str:
+        """Makes an unknown caller a 401."""
+        return 'Bearer realm="kasbah"'
+
+
+class SessionAuthentication(DjangoSession):
+    """The cookie of /api/session/, with a CSRF token for what writes."""
+
+    def authenticate(self, request: Request) -> tuple[Any, Actor] | None:
+        """The user's actor, or None."""
+        found = super().authenticate(request)
+        return None if found is None else (found[0], services.actor_of_user(found[0]))
+
+
+class Permitted(BasePermission):
+    """Asks identity.services.require for the permission that the view declares; what declares none is denied."""
+
+    def has_permission(self, request: Request, view: Any) -> bool:
+        """Leaves the tenant of the path in `view.tenant`. Raises NotAuthenticated, PermissionDenied, NotFound."""
+        if not isinstance(view, Guarded):
+            return False
+        needed = view.permission_needed()
+        if needed == PUBLIC:
+            return True
+        if request.auth is None:
+            raise exceptions.NotAuthenticated
+        if needed is None:
+            if (request.method or "") not in view.allowed_methods:
+                raise exceptions.MethodNotAllowed(request.method or "")
+            return False
+        try:
+            self._authorise(request, view, needed)
+        except NotFound as error:
+            raise exceptions.NotFound(NOT_FOUND) from error
+        except KasbahError as error:
+            raise exceptions.PermissionDenied(error.message) from error
+        return True
+
+    def _authorise(self, request: Request, view: Guarded, needed: str) -> None:
+        actor: Any = request.auth
+        if isinstance(request.user, KeyUser):
+            _check_scope(request, request.user.principal, needed)
+        if (slug := view.kwargs.get("tenant")) is not None:
+            view.tenant = services.find_tenant(slug)
+        if needed != AUTHENTICATED:
+            services.require(actor, Permission(needed), view.tenant)
+
+
+def _check_scope(request: Request, principal: Principal, needed: str) -> None:
+    reads = {Scope.MANAGEMENT.value, Scope.MANAGEMENT_READ.value}
+    wanted = reads if request.method in SAFE_METHODS else {Scope.MANAGEMENT.value}
+    if needed in (Permission.RECEIPT_READ, AUTHENTICATED):
+        wanted = {scope.value for scope in Scope}  # a client may check where its own requests were processed
+    if wanted.isdisjoint(principal.scopes):
+        raise exceptions.PermissionDenied(f"This key lacks the scope {' or '.join(sorted(wanted))}.")

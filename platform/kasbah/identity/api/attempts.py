@@ -1,0 +1,56 @@
+"""Failed logins are counted in the control plane's store, by address and by account, so guessing is slow everywhere."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from functools import cache
+
+from django.conf import settings
+from redis import Redis
+from redis.exceptions import RedisError
+
+from kasbah.common.errors import RateLimited, Unavailable
+
+WINDOW = 15 * 60  # seconds
+BY_ACCOUNT = 10
+BY_ADDRESS = 50  # an office shares one
+
+
+@cache
+def _store() -> Redis:
+    return Redis.from_url(settings.REDIS_URL, socket_timeout=2, socket_connect_timeout=2)
+
+
+def _keys(address: str, email: str) -> tuple[tuple[str, int], ...]:
+    # Keyed, so that the store shows neither addresses nor accounts.
+    def name(kind: str, value: str) -> str:
+        return (
+            "ksb:login:" + hmac.digest(settings.SECRET_KEY.encode(), f"{kind}:{value}".encode(), hashlib.sha256).hex()
+        )
+
+    return (name("account", email.strip().lower()), BY_ACCOUNT), (name("address", address), BY_ADDRESS)
+
+
+def take(address: str, email: str) -> None:
+    """Count an attempt before the password is looked at. Raises RateLimited, Unavailable (it fails closed)."""
+    try:
+        for key, most in _keys(address, email):
+            pipeline = _store().pipeline()
+            pipeline.incr(key)
+            pipeline.expire(key, WINDOW, nx=True)
+            pipeline.ttl(key)
+            count, _, left = pipeline.execute()
+            if count > most:
+                raise RateLimited("Too many attempts to log in. Wait, then try again.", retry_after=max(1, left))
+    except RedisError as error:
+        raise Unavailable("Logging in is not possible now; try again.", retry_after=5) from error
+
+
+def forget(address: str, email: str) -> None:
+    """A success wipes the account's count; the address keeps its own."""
+    (account, _), _ = _keys(address, email)
+    try:
+        _store().delete(account)
+    except RedisError as error:
+        raise Unavailable("Logging in is not possible now; try again.", retry_after=5) from error

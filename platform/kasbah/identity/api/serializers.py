@@ -1,0 +1,170 @@
+"""What the identity endpoints read and show."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import serializers
+
+from kasbah.common.api import StrictSerializer
+from kasbah.identity.models import SLUG, ApiKey, DataClass, Membership, Project, Role, Scope, Tenant, User
+
+
+class TenantShown(serializers.ModelSerializer[Tenant]):
+    """A tenant."""
+
+    class Meta:
+        model = Tenant
+        fields = ["id", "slug", "name", "active", "created_at"]
+
+
+class TenantCreate(StrictSerializer):
+    """A new tenant."""
+
+    slug = serializers.CharField(max_length=63, validators=[SLUG], help_text="Names it in paths; never changes.")
+    name = serializers.CharField(max_length=200)
+
+
+class TenantChange(StrictSerializer):
+    """What may change."""
+
+    name = serializers.CharField(max_length=200)
+    active = serializers.BooleanField(help_text="False: its keys are refused within a second; nothing is removed.")
+
+
+class ProjectShown(serializers.ModelSerializer[Project]):
+    """A project of a tenant."""
+
+    class Meta:
+        model = Project
+        fields = ["id", "slug", "name", "default_data_class", "created_at"]
+
+
+class ProjectCreate(StrictSerializer):
+    """A new project."""
+
+    slug = serializers.CharField(max_length=63, validators=[SLUG])
+    name = serializers.CharField(max_length=200)
+    default_data_class = serializers.ChoiceField(
+        DataClass.choices, required=False, allow_blank=True, default="", help_text="Empty: the strictest."
+    )
+
+
+class ProjectChange(StrictSerializer):
+    """What may change."""
+
+    name = serializers.CharField(max_length=200)
+    default_data_class = serializers.ChoiceField(DataClass.choices, allow_blank=True)
+
+
+class UserShown(serializers.ModelSerializer[User]):
+    """A person."""
+
+    class Meta:
+        model = User
+        fields = ["id", "email", "name", "is_active", "is_platform_admin", "last_login", "created_at"]
+
+
+class UserCreate(StrictSerializer):
+    """A new person. What he may do in a tenant is said by a membership."""
+
+    email = serializers.EmailField(max_length=254)
+    password = serializers.CharField(max_length=200, trim_whitespace=False, style={"input_type": "password"})
+    name = serializers.CharField(max_length=200, required=False, allow_blank=True, default="")
+    is_platform_admin = serializers.BooleanField(default=False)
+
+
+class UserChange(StrictSerializer):
+    """What may change."""
+
+    name = serializers.CharField(max_length=200, allow_blank=True)
+    is_active = serializers.BooleanField()
+    is_platform_admin = serializers.BooleanField()
+    password = serializers.CharField(max_length=200, trim_whitespace=False, style={"input_type": "password"})
+
+
+class MemberShown(serializers.ModelSerializer[Membership]):
+    """A person's role in the tenant."""
+
+    email = serializers.EmailField(source="user.email", read_only=True)
+    name = serializers.CharField(source="user.name", read_only=True)
+
+    class Meta:
+        model = Membership
+        fields = ["id", "user", "email", "name", "role", "created_at"]
+
+
+class MemberCreate(StrictSerializer):
+    """A person who is to be a member."""
+
+    email = serializers.EmailField(max_length=254)
+    role = serializers.ChoiceField(Role.choices)
+
+
+class MemberChange(StrictSerializer):
+    """What may change."""
+
+    role = serializers.ChoiceField(Role.choices)
+
+
+class ApiKeyShown(serializers.ModelSerializer[ApiKey]):
+    """A key, without its secret."""
+
+    scopes = serializers.ListField(child=serializers.ChoiceField(Scope.choices), read_only=True)
+
+    class Meta:
+        model = ApiKey
+        fields = [
+            "id", "project", "name", "prefix", "scopes", "role", "default_data_class",
+            "created_by", "created_at", "expires_at", "revoked_at", "last_used_at",
+        ]  # fmt: skip
+
+
+class ApiKeyIssued(ApiKeyShown):
+    """A new key with its secret."""
+
+    key = serializers.CharField(read_only=True, help_text="The secret. It is shown this once and stored nowhere.")
+
+    class Meta(ApiKeyShown.Meta):
+        fields = [*ApiKeyShown.Meta.fields, "key"]
+
+
+class ApiKeyCreate(StrictSerializer):
+    """A new key."""
+
+    project = serializers.UUIDField()
+    name = serializers.CharField(max_length=200)
+    scopes = serializers.ListField(
+        child=serializers.ChoiceField(Scope.choices), allow_empty=False, max_length=3, default=[Scope.INFERENCE.value]
+    )
+    role = serializers.ChoiceField(
+        Role.choices, default=Role.DEVELOPER, help_text="What it may do with a management scope."
+    )
+    default_data_class = serializers.ChoiceField(DataClass.choices, required=False, allow_blank=True, default="")
+    expires_at = serializers.DateTimeField(required=False, allow_null=True, default=None)
+
+
+class Login(StrictSerializer):
+    """Who logs in."""
+
+    email = serializers.CharField(max_length=254)
+    password = serializers.CharField(max_length=200, trim_whitespace=False, style={"input_type": "password"})
+
+
+class MembershipOfMe(serializers.Serializer[Any]):
+    """What I may do in one tenant."""
+
+    tenant = serializers.CharField(help_text="Its slug.")
+    name = serializers.CharField()
+    role = serializers.ChoiceField(Role.choices)
+
+
+class Me(serializers.Serializer[Any]):
+    """Who asks."""
+
+    kind = serializers.ChoiceField(["user", "api_key"])
+    id = serializers.UUIDField()
+    name = serializers.CharField()
+    is_platform_admin = serializers.BooleanField()
+    scopes = serializers.ListField(child=serializers.ChoiceField(Scope.choices), help_text="Of a key; else empty.")
+    memberships = MembershipOfMe(many=True)

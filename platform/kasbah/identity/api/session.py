@@ -1,0 +1,86 @@
+"""Logging in and out, and who I am."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+from django.contrib import auth
+from django.utils.decorators import method_decorator
+from django.views.decorators.csrf import ensure_csrf_cookie
+from django.views.decorators.debug import sensitive_post_parameters
+from drf_spectacular.utils import extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from kasbah.common.access import AUTHENTICATED, PUBLIC
+from kasbah.common.api import ManagementView
+from kasbah.identity import services
+from kasbah.identity.api import attempts
+from kasbah.identity.api import serializers as shapes
+from kasbah.identity.api.access import KeyUser, SessionAuthentication
+
+
+def me(request: Request) -> dict[str, object]:
+    """What `Me` shows of the one who asks."""
+    actor: Any = request.auth
+    key = request.user
+    return {
+        "kind": actor.kind,
+        "id": actor.id,
+        "name": key.principal.name if isinstance(key, KeyUser) else str(request.user),
+        "is_platform_admin": actor.is_platform_admin,
+        "scopes": sorted(key.principal.scopes) if isinstance(key, KeyUser) else [],
+        "memberships": services.memberships(actor),
+    }
+
+
+class MeView(ManagementView):
+    """Who the platform takes the caller for."""
+
+    access: ClassVar = {"get": AUTHENTICATED}
+
+    @extend_schema(responses=shapes.Me)
+    def get(self, request: Request) -> Response:
+        """Who I am, and what I may do where."""
+        return Response(me(request))
+
+
+@method_decorator(ensure_csrf_cookie, name="dispatch")
+@method_decorator(sensitive_post_parameters(), name="dispatch")
+class SessionView(ManagementView):
+    """The session of a person in a browser. Programs use API keys."""
+
+    access: ClassVar = {"get": AUTHENTICATED, "post": PUBLIC, "delete": AUTHENTICATED}
+
+    @contextmanager
+    def scope(self) -> Iterator[None]:
+        """None around the handlers: that somebody failed to log in must stay recorded when the answer is an error."""
+        yield
+
+    @extend_schema(responses=shapes.Me)
+    def get(self, request: Request) -> Response:
+        """The session, or 401; either way the answer sets the CSRF cookie that POST needs."""
+        return Response(me(request))
+
+    @extend_schema(request=shapes.Login, responses=shapes.Me)
+    def post(self, request: Request) -> Response:
+        """Log in. Send the CSRF cookie's value as X-CSRFToken."""
+        SessionAuthentication().enforce_csrf(request)
+        form = shapes.Login(data=request.data)
+        form.is_valid(raise_exception=True)
+        email, address = form.validated_data["email"], request.META.get("REMOTE_ADDR", "")
+        attempts.take(address, email)
+        user = services.log_in(email, form.validated_data["password"])
+        attempts.forget(address, email)
+        auth.login(request._request, user)  # a new session id; the old one is worth nothing
+        request.user, request.auth = user, services.actor_of_user(user)
+        return Response(me(request))
+
+    @extend_schema(responses={204: None})
+    def delete(self, request: Request) -> Response:
+        """Log out."""
+        services.log_out(self.actor)
+        auth.logout(request._request)
+        return Response(status=204)

@@ -1,0 +1,8 @@
+"""Management paths of this app, under /api/."""
+
+from __future__ import annotations
+
+from kasbah.common.api import router
+from kasbah.residency.api import PolicyViewSet, SiteViewSet
+
+urlpatterns = router([("sites", SiteViewSet, "site"), ("tenants/<slug:tenant>/policies", PolicyViewSet, "policy")]).urls

@@ -1,0 +1,1 @@
+"""The management API of deployments, workers, enrolment tokens, jobs and receipts."""

@@ -1,0 +1,149 @@
+"""Deployments, and which tenants may use them."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+from uuid import UUID
+
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from kasbah.common.api import ListMixin, RetrieveMixin, StrictSerializer
+from kasbah.identity.models import SLUG
+from kasbah.registry.models import ModelVersion
+from kasbah.residency.models import Site
+from kasbah.serving import services
+from kasbah.serving.models import Deployment, DeploymentGrant
+
+MOST_SITES = 100
+
+
+class DeploymentShown(serializers.ModelSerializer[Deployment]):
+    """A model version served under a public name at some sites."""
+
+    digest = serializers.CharField(source="model_version.digest", read_only=True)
+    engine_settings = serializers.DictField(help_text="Flags of the engine; what is absent has its default.")
+
+    class Meta:
+        model = Deployment
+        fields = ["id", "name", "model_version", "digest", "sites", "engine_settings", "enabled", "created_at"]
+
+
+class DeploymentCreate(StrictSerializer):
+    """A new deployment."""
+
+    name = serializers.CharField(max_length=63, validators=[SLUG], help_text="What clients send as `model`.")
+    model_version = serializers.UUIDField(help_text="An approved version.")
+    sites = serializers.ListField(child=serializers.UUIDField(), allow_empty=False, max_length=MOST_SITES)
+    engine_settings = serializers.DictField(default=dict)
+
+
+class DeploymentChange(StrictSerializer):
+    """What may change."""
+
+    sites = serializers.ListField(child=serializers.UUIDField(), allow_empty=False, max_length=MOST_SITES)
+    engine_settings = serializers.DictField()
+    enabled = serializers.BooleanField(
+        help_text="False: the model does not exist for anybody; workers stop its engine."
+    )
+
+
+class DeploymentFilters(StrictSerializer):
+    """Query parameters."""
+
+    name = serializers.CharField(required=False, max_length=63)
+    enabled = serializers.BooleanField(required=False)
+    model_version = serializers.UUIDField(required=False)
+
+
+def sites(ids: list[UUID]) -> list[Site]:
+    """The sites with these ids. Raises ValidationError that names the first one that does not exist."""
+    found = Site.objects.in_bulk(ids)
+    for index, ident in enumerate(ids):
+        if ident not in found:
+            raise serializers.ValidationError({"sites": {str(index): "There is no such site."}})
+    return list(found.values())
+
+
+class DeploymentViewSet(ListMixin, RetrieveMixin):
+    """What is served where, under which name."""
+
+    queryset = Deployment.objects.select_related("model_version").prefetch_related("sites")
+    serializer_class = DeploymentShown
+    filters = DeploymentFilters
+    access: ClassVar = {
+        "list": "deployment.read",
+        "retrieve": "deployment.read",
+        "create": "deployment.manage",
+        "partial_update": "deployment.manage",
+    }
+
+    @extend_schema(request=DeploymentCreate, responses={201: DeploymentShown})
+    def create(self, request: Request) -> Response:
+        """Deploy an approved version."""
+        fields = self.body(DeploymentCreate)
+        version = ModelVersion.objects.filter(pk=fields["model_version"]).first()
+        if version is None:
+            raise serializers.ValidationError({"model_version": "There is no such version."})
+        chosen: dict[str, Any] = {"model_version": version, "sites": sites(fields["sites"])}
+        return self.shown(services.create_deployment(self.actor, **(fields | chosen)), 201)
+
+    @extend_schema(request=DeploymentChange)
+    def partial_update(self, request: Request, pk: UUID) -> Response:
+        """Change the sites or the engine's settings, or switch the deployment off or on."""
+        fields = self.body(DeploymentChange, partial=True)
+        if "sites" in fields:
+            fields["sites"] = sites(fields["sites"])
+        services.update_deployment(self.actor, self.find(), **fields)
+        return self.shown(self.find())
+
+
+class GrantShown(serializers.ModelSerializer[DeploymentGrant]):
+    """That a tenant may use a deployment."""
+
+    name = serializers.CharField(source="deployment.name", read_only=True, help_text="Public name of the model.")
+
+    class Meta:
+        model = DeploymentGrant
+        fields = ["id", "deployment", "name"]
+
+
+class GrantCreate(StrictSerializer):
+    """A deployment that the tenant is to use."""
+
+    deployment = serializers.UUIDField()
+
+
+class GrantFilters(StrictSerializer):
+    """Query parameters."""
+
+    deployment = serializers.UUIDField(required=False)
+
+
+class GrantViewSet(ListMixin, RetrieveMixin):
+    """Deployments that a tenant may use; without a grant a model does not exist for it."""
+
+    queryset = DeploymentGrant.objects.select_related("deployment")
+    serializer_class = GrantShown
+    filters = GrantFilters
+    access: ClassVar = {
+        "list": "grant.read",
+        "retrieve": "grant.read",
+        "create": "grant.manage",
+        "destroy": "grant.manage",
+    }
+
+    @extend_schema(request=GrantCreate, responses={201: GrantShown})
+    def create(self, request: Request, tenant: str) -> Response:
+        """Let the tenant use a deployment."""
+        deployment = Deployment.objects.filter(pk=self.body(GrantCreate)["deployment"]).first()
+        if deployment is None:
+            raise serializers.ValidationError({"deployment": "There is no such deployment."})
+        return self.shown(services.grant(self.actor, self.tenant, deployment), 201)
+
+    def destroy(self, request: Request, tenant: str, pk: UUID) -> Response:
+        """Take a deployment away from the tenant; running requests end as they would."""
+        services.revoke_grant(self.actor, self.find())
+        return Response(status=204)

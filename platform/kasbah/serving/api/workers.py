@@ -1,0 +1,150 @@
+"""Workers, and the tokens with which they join a site."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+from uuid import UUID
+
+from django.db import models
+from django.utils import timezone
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.decorators import action
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from inference_worker.contract.signing import b64
+from kasbah.common.api import ListMixin, RetrieveMixin, StrictSerializer
+from kasbah.residency.models import Site
+from kasbah.serving import services
+from kasbah.serving.models import EnrolmentToken, Worker, WorkerState
+
+
+class ServedShown(serializers.Serializer[Any]):
+    """What a worker says of one deployment."""
+
+    deployment = serializers.CharField()
+    model_digest = serializers.CharField()
+    state = serializers.CharField(help_text="verifying, starting, ready, failed or stopping.")
+    running = serializers.IntegerField(required=False)
+    capacity = serializers.IntegerField(required=False)
+    detail = serializers.CharField(required=False, allow_blank=True)
+
+
+class WorkerShown(serializers.ModelSerializer[Worker]):
+    """An inference worker node."""
+
+    public_key = serializers.SerializerMethodField(help_text="Ed25519, raw, base64url: verifies its receipts.")
+    served = ServedShown(many=True, read_only=True)
+    hardware = serializers.DictField(read_only=True)
+
+    class Meta:
+        model = Worker
+        fields = [
+            "id", "site", "name", "state", "engine", "public_key", "hardware", "served", "refused", "stale_writes",
+            "last_seen_at", "created_at",
+        ]  # fmt: skip
+
+    def get_public_key(self, worker: Worker) -> str:
+        """Text of the key."""
+        return b64(bytes(worker.public_key))
+
+
+class WorkerFilters(StrictSerializer):
+    """Query parameters."""
+
+    site = serializers.UUIDField(required=False)
+    state = serializers.ChoiceField(WorkerState.choices, required=False)
+    name = serializers.CharField(required=False, max_length=63)
+
+
+class WorkerViewSet(ListMixin, RetrieveMixin):
+    """Inference worker nodes, known by their identity keys. A worker comes into being when it enrols."""
+
+    queryset = Worker.objects.all()
+    serializer_class = WorkerShown
+    filters = WorkerFilters
+    access: ClassVar = {
+        "list": "worker.read",
+        "retrieve": "worker.read",
+        "drain": "worker.manage",
+        "resume": "worker.manage",
+        "revoke": "worker.manage",
+    }
+
+    @extend_schema(request=None)
+    @action(detail=True, methods=["post"])
+    def drain(self, request: Request, pk: UUID) -> Response:
+        """Send it nothing new; what runs ends."""
+        services.drain_worker(self.actor, self.find())
+        return self.shown(self.find())
+
+    @extend_schema(request=None)
+    @action(detail=True, methods=["post"])
+    def resume(self, request: Request, pk: UUID) -> Response:
+        """Send to a drained worker again."""
+        services.resume_worker(self.actor, self.find())
+        return self.shown(self.find())
+
+    @extend_schema(request=None)
+    @action(detail=True, methods=["post"])
+    def revoke(self, request: Request, pk: UUID) -> Response:
+        """Never again: its reports and receipts are refused. It cannot be undone."""
+        services.revoke_worker(self.actor, self.find())
+        return self.shown(self.find())
+
+
+class TokenShown(serializers.ModelSerializer[EnrolmentToken]):
+    """A one-time token, without its secret."""
+
+    class Meta:
+        model = EnrolmentToken
+        fields = ["id", "site", "expires_at", "used_by", "created_at"]
+
+
+class TokenIssued(TokenShown):
+    """A new token with its secret."""
+
+    token = serializers.CharField(read_only=True, help_text="For `--enrol`. It is shown this once.")
+
+    class Meta(TokenShown.Meta):
+        fields = [*TokenShown.Meta.fields, "token"]
+
+
+class TokenCreate(StrictSerializer):
+    """Where a worker is to join."""
+
+    site = serializers.UUIDField()
+
+
+class TokenFilters(StrictSerializer):
+    """Query parameters."""
+
+    site = serializers.UUIDField(required=False)
+    usable = serializers.BooleanField(required=False, help_text="True: neither used nor expired.")
+
+
+class EnrolmentTokenViewSet(ListMixin, RetrieveMixin):
+    """One-time tokens with which workers join a site."""
+
+    queryset = EnrolmentToken.objects.all()
+    serializer_class = TokenShown
+    filters = TokenFilters
+    access: ClassVar = {"list": "worker.read", "retrieve": "worker.read", "create": "worker.manage"}
+
+    def filtered(self, queryset: models.QuerySet[Any], filters: dict[str, Any]) -> models.QuerySet[Any]:
+        """`usable` is no column."""
+        usable = filters.pop("usable", None)
+        if usable is not None:
+            condition = models.Q(used_by=None, expires_at__gt=timezone.now())
+            queryset = queryset.filter(condition if usable else ~condition)
+        return super().filtered(queryset, filters)
+
+    @extend_schema(request=TokenCreate, responses={201: TokenIssued})
+    def create(self, request: Request) -> Response:
+        """Issue a token. Its secret is in this answer and never again."""
+        site = Site.objects.filter(pk=self.body(TokenCreate)["site"]).first()
+        if site is None:
+            raise serializers.ValidationError({"site": "There is no such site."})
+        issued = services.create_enrolment_token(self.actor, site)
+        return Response(self.get_serializer(issued.row).data | {"token": issued.text}, status=201)
