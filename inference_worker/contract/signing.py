@@ -39,11 +39,17 @@ def b64(data: bytes) -> str:
 
 
 def unb64(text: str) -> bytes:
-    """The reverse of `b64`. Raises BadToken."""
+    """The reverse of `b64`. A second spelling of the same bytes is refused, so that a token has one digest.
+
+    Raises BadToken.
+    """
     try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError) as error:
         raise BadToken(f"not base64url: {error}") from error
+    if b64(raw) != text:
+        raise BadToken("not base64url as it must be written")
+    return raw
 
 
 def key_id(public: Ed25519PublicKey) -> str:

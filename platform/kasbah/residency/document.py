@@ -1,0 +1,186 @@
+"""The policy document: checked against its published JSON Schema for people, read into structures for programs."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from jsonschema import Draft202012Validator, ValidationError, validators
+
+from inference_worker.contract import canonical
+from kasbah.common.errors import Invalid
+from kasbah.identity.models import DataClass
+from kasbah.residency.jurisdictions import CODES
+
+SCHEMA_FILE = Path(__file__).with_name("policy.schema.json")
+ALL = "*"
+CLASSES: tuple[str, ...] = tuple(DataClass.values)  # from least to most sensitive
+MAX_BYTES = 1024 * 1024
+SHOWN = 50  # problems
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong with a document: `path` is a JSON Pointer (RFC 6901), "" the whole document."""
+
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.path or 'document'}: {self.message}"
+
+
+class PolicyInvalid(Invalid):
+    """A policy that cannot be taken; `problems` lists everything that is wrong with it."""
+
+    code = "policy_invalid"
+
+    def __init__(self, problems: list[Problem]) -> None:
+        more = f" And {len(problems) - 3} more." if len(problems) > 3 else ""
+        super().__init__(
+            "The policy cannot be taken: " + "; ".join(map(str, problems[:3])) + "." + more, param="document"
+        )
+        self.problems = problems
+
+
+class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One rule; see the schema for what its conditions mean. An empty tuple is a condition that is not given."""
+
+    id: str
+    effect: str
+    description: str = ""
+    data_classes: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    purposes: tuple[str, ...] = ()
+    projects: tuple[str, ...] = ()
+    sites: tuple[str, ...] = ()
+    jurisdictions: tuple[str, ...] = ()
+
+
+class Retention(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How long sealed content may at most be kept, in days."""
+
+    ceiling_days: int
+
+
+class Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A whole policy document."""
+
+    version: int
+    rules: tuple[Rule, ...]
+    description: str = ""
+    strictest: str = DataClass.SECRET.value
+    content: dict[str, str] = {}
+    retention: dict[str, Retention] = {}
+
+
+def schema() -> dict[str, Any]:
+    """The published JSON Schema."""
+    loaded: dict[str, Any] = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
+    return loaded
+
+
+def read(document: Mapping[str, Any]) -> Document:
+    """The document as structures. Fields that this version does not know are refused: ignoring a condition
+    would widen a rule. Raises PolicyInvalid."""
+    try:
+        found = msgspec.convert(document, Document)
+    except msgspec.ValidationError as error:
+        raise PolicyInvalid([Problem("", str(error))]) from error
+    if found.version != 1:
+        raise PolicyInvalid([Problem("/version", f"{found.version} is not a version that this Kasbah reads (1)")])
+    return found
+
+
+def validate(document: object) -> list[Problem]:
+    """Everything that is wrong with a document, at most 50 problems; an empty list means that it can be taken."""
+    try:
+        if len(canonical.dumps(document)) > MAX_BYTES:
+            return [Problem("", f"it is over {MAX_BYTES} bytes")]
+    except (canonical.NotCanonical, RecursionError, UnicodeEncodeError) as error:
+        return [Problem("", f"it has a value that no policy has: {error}")]
+    structural = [
+        Problem(_pointer(error.absolute_path), _message(error))
+        for error in islice(_validator().iter_errors(document), SHOWN)
+    ]
+    if structural or not isinstance(document, Mapping):
+        return structural
+    try:
+        return list(islice(_contradictions(read(document)), SHOWN))
+    except PolicyInvalid as error:
+        return error.problems
+
+
+def _pattern(validator: Any, pattern: str, instance: object, _schema: object) -> Iterator[ValidationError]:
+    # JSON Schema's `$` is the end of the text (ECMA-262); Python's also matches before a last line break.
+    if isinstance(instance, str) and (instance.endswith("\n") or not re.search(pattern, instance)):
+        yield ValidationError(f"{instance!r} does not match {pattern!r}")
+
+
+@cache
+def _validator() -> Any:
+    kind = validators.extend(Draft202012Validator, {"pattern": _pattern})
+    kind.check_schema(schema())
+    return kind(schema())
+
+
+def _pointer(path: Any) -> str:
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
+
+
+def _message(error: ValidationError) -> str:
+    """In words that name the value and the way out; the validator's own would print whole rules."""
+    value, expected = error.instance, error.validator_value
+    match error.validator:
+        case "const" | "enum":
+            allowed = [expected] if error.validator == "const" else expected
+            text = f"{_shown(value)} is not one of {', '.join(map(str, allowed))}"
+        case "additionalProperties" if isinstance(value, dict):
+            known = error.schema.get("properties", {})
+            unknown = ", ".join(_shown(name) for name in value if name not in known)
+            text = f"no such field: {unknown}. Known: {', '.join(known)}"
+        case "required":
+            missing = ", ".join(name for name in expected if name not in value)
+            text = f"{missing} is required" + (" in a rule that allows" if "models" in expected else "")
+        case "anyOf":
+            text = "a rule that allows names sites or jurisdictions"
+        case "pattern":
+            text = f"{_shown(value)} is not written as it must be: {expected}"
+        case "minItems":
+            text = "an empty list would never apply; leave the field out"
+        case _:
+            text = error.message if len(error.message) <= 200 else f"breaks {error.validator}: {_shown(expected)}"
+    return text
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _contradictions(document: Document) -> Iterator[Problem]:
+    """What the schema cannot say."""
+    counted = Counter(rule.id for rule in document.rules)
+    beyond = set(CLASSES[CLASSES.index(document.strictest) + 1 :])
+    for index, rule in enumerate(document.rules):
+        place = f"/rules/{index}"
+        if counted[rule.id] > 1:
+            yield Problem(f"{place}/id", f"{rule.id} names {counted[rule.id]} rules; give each its own id")
+        for name in sorted(beyond.intersection(rule.data_classes)):
+            message = f"{name} is stricter than the strictest class, {document.strictest}; raise `strictest`"
+            yield Problem(f"{place}/data_classes", message)
+        for code in rule.jurisdictions:
+            if code != ALL and code not in CODES:
+                yield Problem(f"{place}/jurisdictions", f"{code} is not a country code of ISO 3166-1 alpha-2")
+    for name in sorted(name for name, kept in document.content.items() if kept == "sealed"):
+        if name not in document.retention:
+            yield Problem(f"/content/{name}", "content that is kept needs a retention for its class")

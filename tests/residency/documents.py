@@ -1,0 +1,88 @@
+"""Policy documents, sites and questions for the tests of this folder, fixed and random."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from hypothesis import strategies as st
+
+from kasbah.residency.services import Question, SiteFact
+
+TENANT = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
+PROJECTS = ("01890a5d-ac96-774b-bcce-b302099a8001", "01890a5d-ac96-774b-bcce-b302099a8002")
+SITES = (
+    SiteFact(UUID(int=1), "paris", "FR"),
+    SiteFact(UUID(int=2), "lyon", "FR"),
+    SiteFact(UUID(int=3), "rabat", "MA"),
+    SiteFact(UUID(int=4), "tokyo", "JP"),
+)
+PARIS, LYON, RABAT, TOKYO = (site.id for site in SITES)
+CLASSES = ("public", "internal", "confidential", "secret")
+TAGS = ("personal", "health")
+MODELS = ("mixtral", "qwen")
+PURPOSES = ("research", "support")
+
+
+def document(*rules: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    """A policy document of these rules."""
+    return {"version": 1, "rules": list(rules), **fields}
+
+
+def allow(identifier: str = "allow", **conditions: Any) -> dict[str, Any]:
+    """A rule that allows; class `internal` and every model at every site unless said otherwise."""
+    rule = {"id": identifier, "effect": "allow", "data_classes": ["internal"], "models": ["*"]}
+    place = {} if {"sites", "jurisdictions"} & conditions.keys() else {"sites": ["*"]}
+    return {**rule, **place, **conditions}
+
+
+def deny(identifier: str = "deny", **conditions: Any) -> dict[str, Any]:
+    """A rule that denies what `conditions` say."""
+    return {"id": identifier, "effect": "deny", **conditions}
+
+
+def ask(**fields: Any) -> Question:
+    """A question about class `internal`, model `mixtral`, at every site."""
+    return Question(**{"tenant": TENANT, "data_class": "internal", "model": "mixtral", "sites": SITES, **fields})
+
+
+def _some(values: tuple[str, ...]) -> st.SearchStrategy[list[str]]:
+    return st.lists(st.sampled_from(values), min_size=1, max_size=len(values), unique=True)
+
+
+@st.composite
+def rules(draw: st.DrawFn) -> list[dict[str, Any]]:
+    """Up to eight random rules that the schema takes."""
+    found = []
+    for number in range(draw(st.integers(0, 8))):
+        conditions = {
+            "data_classes": _some(CLASSES),
+            "tags": _some((*TAGS, "*")),
+            "models": _some((*MODELS, "*")),
+            "purposes": _some(PURPOSES),
+            "projects": _some(PROJECTS),
+            "sites": _some((*(site.slug for site in SITES), "*")),
+            "jurisdictions": _some(("FR", "MA", "JP", "*")),
+        }
+        effect = draw(st.sampled_from(["allow", "allow", "deny"]))
+        named = set(draw(st.lists(st.sampled_from(sorted(conditions)), unique=True, max_size=4)))
+        if effect == "allow":
+            named |= {"data_classes", "models"}
+            if not named & {"sites", "jurisdictions"}:
+                named.add(draw(st.sampled_from(["sites", "jurisdictions"])))
+        values = {name: draw(conditions[name]) for name in sorted(named)}
+        found.append({"id": f"rule-{number}", "effect": effect, **values})
+    return found
+
+
+@st.composite
+def questions(draw: st.DrawFn) -> Question:
+    """A random question, including classes, models and tags that no rule names."""
+    return ask(
+        data_class=draw(st.sampled_from((*CLASSES, "", "unheard-of"))),
+        model=draw(st.sampled_from((*MODELS, "other"))),
+        tags=tuple(draw(st.lists(st.sampled_from((*TAGS, "other")), unique=True, max_size=3))),
+        purpose=draw(st.sampled_from(("", *PURPOSES, "other"))),
+        project=draw(st.sampled_from(("", *PROJECTS))),
+        sites=tuple(draw(st.lists(st.sampled_from(SITES), unique=True))),
+    )

@@ -1,0 +1,233 @@
+"""The auditor's program, run as he runs it: alone, without Kasbah, on tokens that the contract's code made."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from inference_worker.contract.messages import Receipt, Ticket, sha256_hex
+from inference_worker.contract.signing import Purpose, Signer, b64
+from kasbah.residency.services import tickets
+
+from .signed import OTHER_SITE, SITE, TICKET, Worker
+
+AUDITOR = Path(__file__).parents[2] / "docs" / "auditor"
+Issue = Callable[..., str]
+
+
+class Desk:
+    """An auditor's folder with the program and four files."""
+
+    def __init__(self, folder: Path, worker: Worker, ticket: str) -> None:
+        self.folder = folder
+        shutil.copy(AUDITOR / "verify_receipt.py", folder)
+        self.put("receipt.txt", worker.receipt(ticket))
+        self.put("ticket.txt", ticket)
+        self.put("worker.pub", b64(worker.key))
+        self.put("control.pub", b64(tickets.control_keys()[0]))
+
+    def put(self, name: str, text: str) -> None:
+        (self.folder / name).write_text(text + "\n")
+
+    def run(self, *arguments: str) -> tuple[int, str, str]:
+        """Exit code, output, and the first word on standard error."""
+        found = subprocess.run(
+            [sys.executable, "-I", "verify_receipt.py", *arguments],
+            cwd=self.folder,
+            env={},
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert "Traceback" not in found.stderr, found.stderr
+        return found.returncode, found.stdout, found.stderr.partition(":")[0]
+
+    def check(self, *arguments: str) -> tuple[int, str, str]:
+        return self.run("receipt.txt", "--worker-key", "worker.pub", *arguments)
+
+    def check_both(self) -> tuple[int, str, str]:
+        return self.check("--ticket", "ticket.txt", "--control-key", "control.pub")
+
+
+@pytest.fixture
+def desk(tmp_path: Path, worker: Worker, issue: Issue) -> Desk:
+    return Desk(tmp_path, worker, issue(now=1_795_420_800))  # 2026-11-23T08:00:00Z
+
+
+def test_an_honest_receipt_holds(desk: Desk, worker: Worker) -> None:
+    code, output, _ = desk.check_both()
+    assert code == 0
+    found = msgspec.json.decode(output)
+    ticket = (desk.folder / "ticket.txt").read_text().strip()
+    assert found["receipt"] == worker.fields(ticket)
+    assert found["ticket"] == msgspec.to_builtins(tickets.verify(ticket, now=1_795_420_801))
+
+
+def test_the_program_uses_the_standard_library_and_cryptography_alone() -> None:
+    tree = ast.parse((AUDITOR / "verify_receipt.py").read_text())
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    strangers = {name.partition(".")[0] for name in imported} - sys.stdlib_module_names
+    assert strangers == {"cryptography"}
+
+
+def test_the_program_and_the_contract_know_the_same_fields() -> None:
+    program: dict[str, Any] = {"__name__": "program"}
+    exec(compile((AUDITOR / "verify_receipt.py").read_text(), "program", "exec"), program)  # noqa: S102
+    assert tuple(program["RECEIPT_FIELDS"]) == Receipt.__struct_fields__
+    assert tuple(program["TICKET_FIELDS"]) == Ticket.__struct_fields__
+    assert program["RECEIPT_PURPOSE"] == Purpose.RECEIPT
+    assert program["TICKET_PURPOSE"] == Purpose.TICKET
+
+
+def altered(token: str) -> str:
+    key, body, signature = token.split(".")
+    return ".".join([key, body[:-2] + ("AA" if body[-2:] != "AA" else "BB"), signature])
+
+
+def not_canonical(worker: Worker, ticket: str, body: bytes | None = None) -> str:
+    body = body or msgspec.json.encode(worker.fields(ticket)) + b" "
+    signature = worker.signer._private.sign(Purpose.RECEIPT.encode() + b"\n" + body)
+    return f"{worker.signer.key_id}.{b64(body)}.{b64(signature)}"
+
+
+FORGED: dict[str, tuple[str, Callable[[Worker, str], str]]] = {
+    "empty": ("malformed", lambda worker, ticket: ""),
+    "two parts": ("malformed", lambda worker, ticket: "a.b"),
+    "not base64": ("malformed", lambda worker, ticket: f"{worker.signer.key_id}.!.!"),
+    "padded": ("malformed", lambda worker, ticket: worker.receipt(ticket) + "=="),
+    "altered": ("bad_signature", lambda worker, ticket: altered(worker.receipt(ticket))),
+    "another worker": ("unknown_key", lambda worker, ticket: Worker().receipt(ticket)),
+    "another worker in his name": (
+        "bad_signature",
+        lambda worker, ticket: ".".join([worker.signer.key_id, *Worker().receipt(ticket).split(".")[1:]]),
+    ),
+    "a report": ("bad_signature", lambda worker, ticket: worker.receipt(ticket, Purpose.REPORT)),
+    "a space more": ("not_canonical", not_canonical),
+    "not JSON": ("not_canonical", lambda worker, ticket: not_canonical(worker, ticket, b"\xff")),
+    "a field twice": ("not_canonical", lambda worker, ticket: not_canonical(worker, ticket, b'{"job":"a","job":"b"}')),
+    "a float": ("not_canonical", lambda worker, ticket: not_canonical(worker, ticket, b'{"attempt":1.0}')),
+    "nested": ("not_canonical", lambda worker, ticket: not_canonical(worker, ticket, b"[" * 40_000)),
+    "a list": ("malformed", lambda worker, ticket: not_canonical(worker, ticket, b"[]")),
+    "a field more": ("malformed", lambda worker, ticket: worker.receipt(ticket, more=1)),
+    "a type": ("malformed", lambda worker, ticket: worker.receipt(ticket, attempt=True)),
+    "negative": ("malformed", lambda worker, ticket: worker.receipt(ticket, prompt_tokens=-1)),
+    "version": ("malformed", lambda worker, ticket: worker.receipt(ticket, version=2)),
+    "digest": ("malformed", lambda worker, ticket: worker.receipt(ticket, model_digest="x")),
+    "outcome": ("malformed", lambda worker, ticket: worker.receipt(ticket, outcome="fine")),
+    "time": ("malformed", lambda worker, ticket: worker.receipt(ticket, started="yesterday")),
+    "month 13": ("malformed", lambda worker, ticket: worker.receipt(ticket, started="2026-13-01T00:00:00.000000Z")),
+    "backwards": ("malformed", lambda worker, ticket: worker.receipt(ticket, finished="2026-01-01T00:00:00.000000Z")),
+}
+
+
+@pytest.mark.parametrize(("name", "make"), FORGED.values(), ids=FORGED.keys())
+def test_a_forged_receipt(desk: Desk, worker: Worker, name: str, make: Callable[[Worker, str], str]) -> None:
+    desk.put("receipt.txt", make(worker, (desk.folder / "ticket.txt").read_text().strip()))
+    assert desk.check() == (1, "", name)
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("ticket_mismatch", {"job": "x"}),
+        ("ticket_mismatch", {"attempt": 2}),
+        ("ticket_mismatch", {"tenant": "x"}),
+        ("ticket_mismatch", {"policy": "x@1"}),
+        ("ticket_mismatch", {"model_digest": sha256_hex("other")}),
+        ("ticket_mismatch", {"ticket_sha256": sha256_hex("other")}),
+        ("site_not_allowed", {"site": str(OTHER_SITE)}),
+        ("ticket_expired", {"started": "2026-11-23T08:10:00.000001Z", "finished": "2026-11-23T08:10:01.000000Z"}),
+    ],
+)
+def test_a_receipt_that_does_not_keep_to_its_ticket(
+    desk: Desk, worker: Worker, name: str, changed: dict[str, Any]
+) -> None:
+    desk.put("receipt.txt", worker.receipt((desk.folder / "ticket.txt").read_text().strip(), **changed))
+    assert desk.check()[0] == 0, "the control: without the ticket nothing contradicts it"
+    assert desk.check_both() == (1, "", name)
+
+
+def test_a_ticket_that_the_control_plane_did_not_sign(desk: Desk, worker: Worker) -> None:
+    forged = Worker().signer.sign(Purpose.TICKET, {"job": "x"})
+    desk.put("ticket.txt", forged)
+    desk.put("receipt.txt", worker.receipt(forged))
+    assert desk.check_both() == (1, "", "unknown_key")
+    desk.put("ticket.txt", tickets.signer().sign(Purpose.ASSIGNMENT, {"job": "x"}))
+    assert desk.check_both() == (1, "", "bad_signature")
+    desk.put("ticket.txt", tickets.signer().sign(Purpose.TICKET, {"job": "x"}))
+    assert desk.check_both() == (1, "", "malformed")
+
+
+def test_expectations(desk: Desk) -> None:
+    assert desk.check("--expect", f"site={SITE}", "--expect", "completion_tokens=34")[0] == 0
+    assert desk.check("--expect", f"site={OTHER_SITE}") == (1, "", "unexpected")
+    assert desk.check("--expect", "place=here")[0] == 2
+
+
+def test_keys_are_read_one_a_line_in_either_base64(desk: Desk, worker: Worker) -> None:
+    desk.put("worker.pub", b64(Worker().key) + "\n\n" + base64.b64encode(worker.key).decode())
+    assert desk.check()[0] == 0
+
+
+@pytest.mark.parametrize("text", ["", "c2hvcnQ", "!"])
+def test_a_key_file_without_keys_is_a_wrong_usage(desk: Desk, text: str) -> None:
+    desk.put("worker.pub", text)
+    assert desk.check() == (2, "", "usage")
+
+
+def test_wrong_usage(desk: Desk) -> None:
+    assert desk.run("absent.txt", "--worker-key", "worker.pub") == (2, "", "usage")
+    assert desk.check("--ticket", "ticket.txt")[0] == 2
+    (desk.folder / "receipt.txt").write_bytes(b"a" * 70_000)
+    assert desk.check() == (2, "", "usage")
+
+
+def commands() -> list[str]:
+    """Every command of the guide."""
+    text = (AUDITOR / "receipts.md").read_text()
+    return [line for block in re.findall(r"```sh\n(.*?)```", text, re.S) for line in block.splitlines() if line]
+
+
+def test_every_command_of_the_guide_works(desk: Desk) -> None:
+    assert len(commands()) == 5
+    for command in commands():
+        found = subprocess.run(
+            ["/bin/sh", "-c", command.replace("python3", shlex.quote(sys.executable))],
+            cwd=desk.folder,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert found.returncode == 0, (command, found.stderr)
+    assert msgspec.json.decode(desk.check()[1])["receipt"]["site"] == str(SITE)
+
+
+def test_the_guide_and_the_help_name_every_error(desk: Desk) -> None:
+    source = (AUDITOR / "verify_receipt.py").read_text()
+    raised = set(re.findall(r'Rejected\(\s*"(\w+)"', source))
+    assert raised == set(re.findall(r"^  (\w+)  ", source, re.M))
+    guide = (AUDITOR / "receipts.md").read_text()
+    assert all(f"`{name}`" in guide for name in raised)
+    assert all(name in desk.run("--help")[1] for name in raised)
+
+
+def test_a_signer_is_named_as_the_program_names_it(worker: Worker) -> None:
+    assert worker.receipt("x").split(".")[0] == Signer(worker.signer._private).key_id == sha256_hex(worker.key)[:16]
+
+
+def test_the_ticket_of_the_fixture_is_the_one_of_the_receipts(issue: Issue) -> None:
+    assert tickets.verify(issue()).job == str(TICKET["job"])
