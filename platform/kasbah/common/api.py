@@ -87,6 +87,7 @@ class UuidCursorPagination(BasePagination):
 class ManagementMixin(APIView):
     """Authorise first; then one transaction in the tenant's scope, so that no handler can forget it."""
 
+    http_method_names = ["get", "head", "post", "put", "patch", "delete"]
     # Action, or method in lower case -> permission; what is not here is denied.
     access: ClassVar[Mapping[str, str]] = {}
     # This layer knows neither tenants nor actors: identity.api.access.Permitted leaves the tenant of the path here.

@@ -120,7 +120,10 @@ def first_problem(detail: Any, path: str = "") -> tuple[str | None, str]:
     """The first message of a validation error's tree, and the dotted path of its field."""
     if isinstance(detail, dict) and detail:
         key, value = next(iter(detail.items()))
-        return first_problem(value, path if key == "non_field_errors" else f"{path}.{key}".lstrip("."))
+        if key == "non_field_errors":
+            return first_problem(value, path)
+        index = isinstance(key, int) or key.isdigit()
+        return first_problem(value, f"{path}[{key}]" if index else f"{path}.{key}".lstrip("."))
     if isinstance(detail, list) and detail:
         # A list of messages, or one entry for each item of a list field, empty where the item is good.
         index, value = next(((i, item) for i, item in enumerate(detail) if item), (0, detail[0]))
