@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import queue
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from celery import Celery
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
 from redis.retry import Retry
 
 from inference_worker.contract import keys, scripts
+from inference_worker.tasks.carrier import Carrier
 from infra.local import valkey
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -147,6 +151,8 @@ REFUSED = [
     ("SET", "ksb:assign:w1", "forged"),
     ("SET", "ksb:enrol:n1", "forged"),
     ("DEL", "ksb:assign:w1"),
+    ("XADD", "ksb:assign:w1", "*", "a", "b"),
+    ("HGET", "unacked", "x"),
     ("SET", "elsewhere", "1"),
     ("GET", "ksb:offered:d1"),
     ("LPUSH", "celery", "{}"),
@@ -194,3 +200,21 @@ def test_the_control_plane_does_not_administer_a_store(site: Users, control: Use
     for client in (site["control"], control["kasbah"]):
         with pytest.raises(NoPermissionError):
             client.execute_command(*command)
+
+
+def test_a_worker_consumes_its_queue_as_this_user(site: Users) -> None:
+    """With the worker's own Celery consumer; the message is pushed as the control plane's user pushes it."""
+    got: queue.Queue[object] = queue.Queue()
+    carrier = Carrier(site.urls["worker"], got.put)
+    carrier.start()
+    try:
+        carrier.consume({keys.queue("d2")}, 4)
+        sender = Celery(broker=site.urls["control"], set_as_current=False)
+        with sender.connection() as connection:
+            for number in range(5):
+                sender.send_task(keys.TASK, [{"n": number}], queue=keys.queue("d2"), connection=connection)
+        assert sorted(got.get(timeout=20)["n"] for _ in range(5)) == list(range(5))  # type: ignore[index]
+    finally:
+        time.sleep(0.5)  # until the last of them is acknowledged; what is not would be put back at the end
+        carrier.stop(10)
+    assert site["control"].llen(keys.queue("d2")) == 0
