@@ -202,6 +202,8 @@ def test_the_control_plane_does_not_administer_a_store(site: Users, control: Use
             client.execute_command(*command)
 
 
+# Celery ends a worker by raising WorkerShutdown, a SystemExit, in its thread.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_worker_consumes_its_queue_as_this_user(site: Users) -> None:
     """With the worker's own Celery consumer; the message is pushed as the control plane's user pushes it."""
     got: queue.Queue[object] = queue.Queue()
