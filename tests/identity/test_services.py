@@ -60,7 +60,8 @@ def test_a_change_that_is_rolled_back_leaves_no_event() -> None:
             assert types(tenant.id) == ["project.created"]
             raise ZeroDivisionError
 
-    pytest.raises(ZeroDivisionError, fail_after_creating)
+    with pytest.raises(ZeroDivisionError):
+        fail_after_creating()
     assert types(tenant.id) == []
     with rls.tenant_scope(tenant.id):
         assert not tenant.projects.exists()
