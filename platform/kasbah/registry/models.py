@@ -47,5 +47,13 @@ class ModelVersion(models.Model):
     approved_by = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+")
     created_at = models.DateTimeField(auto_now_add=True)
 
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(approved_by__isnull=True) | ~models.Q(approved_by=models.F("imported_by")),
+                name="version_approved_by_a_second_person",
+            )
+        ]
+
     def __str__(self) -> str:
         return f"{self.model.name}@{self.digest[:12]}"

@@ -75,14 +75,17 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
             return "The tenant has no active residency policy, so nothing is allowed."
         if self.rule == NO_SITE:
             return "The model is not served at any site."
-        sites = ", ".join(f"{item.slug} ({_because(item.rule)})" for item in self.reasons)
+        sites = ", ".join(f"{item.slug} ({because(item.rule)})" for item in self.reasons)
         what = f"class {self.data_class}, policy version {self.policy_version}"
         if self.allowed:
             return f"Allowed by rule {self.rule} ({what})." + (f" Excluded: {sites}." if sites else "")
         return f"No site may process this ({what}): {sites}."
 
 
-def _because(rule: str) -> str:
+def because(rule: str) -> str:
+    """Why a site is excluded, in words."""
+    if rule == NO_POLICY:
+        return "there is no active policy"
     return "no rule allows it" if rule == DEFAULT_DENY else f"denied by rule {rule}"
 
 
