@@ -78,7 +78,9 @@ LOOK = f"""
 -- and '1' when the message has left the queue: queues are first in, first out, so of the n messages ever put in
 -- all but the last LLEN have been taken.
 {NOW}
-local job = redis.call('HMGET', KEYS[1], 'attempt', 'worker', 'lease', 'done', 'cancelled', 'refused', 'number', 'offered')
+local job = redis.call(
+  'HMGET', KEYS[1], 'attempt', 'worker', 'lease', 'done', 'cancelled', 'refused', 'number', 'offered'
+)
 local left = job[3] and (tonumber(job[3]) - now) or 0
 local waited = job[8] and (now - tonumber(job[8])) or 0
 local taken = ''

@@ -1,0 +1,75 @@
+"""What a look at a job's hash shows, and what follows from it. Pure; dispatcher and sweeper judge alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from inference_worker.contract.messages import RefusalCode
+
+# Another worker, or the same one with a new ticket, may do what this one would not.
+TRY_AGAIN = frozenset(
+    {
+        RefusalCode.EXPIRED,
+        RefusalCode.NOT_READY,
+        RefusalCode.WRONG_MODEL,
+        RefusalCode.WRONG_DEPLOYMENT,
+        RefusalCode.WRONG_SITE,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """The answer of LOOK. `attempt` 0: the store does not know the job."""
+
+    attempt: int
+    worker: str
+    lease_left_ms: int
+    done: bool
+    cancelled: bool
+    refused: str
+    waited_ms: int  # since the attempt was offered
+    taken: bool  # the message has left the queue (always false where the queue cannot be counted)
+
+    @classmethod
+    def of(cls, answer: list[Any]) -> Sight:
+        """From the answer of the script."""
+        attempt, worker, left, done, cancelled, refused, waited, taken = answer
+        return cls(
+            attempt=int(attempt or 0),
+            worker=worker.decode(),
+            lease_left_ms=int(left),
+            done=bool(done),
+            cancelled=bool(cancelled),
+            refused=refused.decode(),
+            waited_ms=int(waited),
+            taken=bool(taken),
+        )
+
+
+class Verdict(Enum):
+    """What to do about a job."""
+
+    RUNNING = "running"  # a worker holds it
+    WAITING = "waiting"  # in its queue
+    DONE = "done"  # its terminal frame lies in the store
+    LOST = "lost"  # by its worker, its broker or its store: a new attempt
+    REFUSED = "refused"  # and nobody else would run it either
+
+
+def judge(sight: Sight, attempt: int, *, grace_ms: int) -> Verdict:
+    """`attempt`: the row's; `grace_ms`: how long a message may be on its way between queue and claim."""
+    if sight.attempt != attempt:
+        # Lower or none: the store lost what was offered. Higher cannot be: attempts are raised in the row first.
+        return Verdict.LOST
+    if sight.done:
+        return Verdict.DONE
+    if sight.refused:
+        return Verdict.LOST if sight.refused in TRY_AGAIN else Verdict.REFUSED
+    if sight.worker:
+        return Verdict.RUNNING if sight.lease_left_ms > 0 else Verdict.LOST
+    if sight.taken and sight.waited_ms > grace_ms:
+        return Verdict.LOST
+    return Verdict.WAITING

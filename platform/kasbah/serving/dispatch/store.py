@@ -1,0 +1,184 @@
+"""A site's broker and stream store, as the control plane speaks to it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+from redis import Redis as SyncRedis
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, RedisError
+from redis.retry import Retry
+
+from inference_worker.contract import keys, scripts
+
+Call = tuple[Sequence[str], Sequence[str | int | bytes]]  # keys and arguments of one call of a script
+
+
+class StoreAway(Exception):
+    """The site's store did not answer in time, or refused; the message names no address and no password."""
+
+
+def connection_options(timeout: float) -> dict[str, Any]:
+    """Of every client here. None retries by itself: that would outlast the patience."""
+    return {
+        "socket_timeout": timeout,
+        "socket_connect_timeout": min(timeout, 2.0),
+        "protocol": 2,
+    }
+
+
+def digest(script: str) -> str:
+    """What EVALSHA calls a script by."""
+    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+
+
+class Store:
+    """Pipelined commands with a short patience. The reader of replies has a connection of its own."""
+
+    def __init__(self, url: str, timeout: float) -> None:
+        self._timeout = timeout
+        self.client: Redis = Redis.from_url(
+            url, max_connections=16, retry=AsyncRetry(NoBackoff(), 0), **connection_options(timeout)
+        )
+
+    async def close(self) -> None:
+        """Give the connections up."""
+        await self.client.aclose()
+
+    async def run(self, script: str, calls: Sequence[Call]) -> list[Any]:
+        """One answer of `script` for each call, in one pipeline. Raises StoreAway."""
+        try:
+            async with asyncio.timeout(self._timeout * 2):
+                answers = await self._pipeline(script, calls)
+                missing = [index for index, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+                if missing:  # the first call since the store was started
+                    await self.client.script_load(script)
+                    again = await self._pipeline(script, [calls[index] for index in missing])
+                    for index, answer in zip(missing, again, strict=True):
+                        answers[index] = answer
+        except (RedisError, OSError, TimeoutError) as error:
+            raise StoreAway(type(error).__name__) from error
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise StoreAway(str(answer)) from answer
+        return answers
+
+    async def _pipeline(self, script: str, calls: Sequence[Call]) -> list[Any]:
+        name = digest(script)
+        async with self.client.pipeline(transaction=False) as pipeline:
+            for names, arguments in calls:
+                pipeline.evalsha(name, len(names), *names, *arguments)
+            return list(await pipeline.execute(raise_on_error=False))
+
+    async def values(self, names: Sequence[str]) -> list[bytes | None]:
+        """MGET. Raises StoreAway."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                values: list[Any] = await self.client.mget(names) if names else []
+                return values
+        except (RedisError, OSError, TimeoutError) as error:
+            raise StoreAway(type(error).__name__) from error
+
+    async def ping(self) -> None:
+        """Raises StoreAway."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self.client.ping()
+        except (RedisError, OSError, TimeoutError) as error:
+            raise StoreAway(type(error).__name__) from error
+
+    async def frames(self, job: str, attempt: int) -> list[tuple[int, bytes]]:
+        """All (sequence, sealed frames) that the store keeps of an attempt. Raises StoreAway."""
+        try:
+            async with asyncio.timeout(self._timeout * 2):
+                entries: Any = await self.client.xrange(keys.frames(job, attempt))
+        except (RedisError, OSError, TimeoutError) as error:
+            raise StoreAway(type(error).__name__) from error
+        return [(int(fields[b"s"]), fields[b"f"]) for _, fields in entries]
+
+
+class SyncStore:
+    """The same for housekeeping, which is synchronous."""
+
+    def __init__(self, url: str, timeout: float) -> None:
+        self.client: SyncRedis = SyncRedis.from_url(url, retry=Retry(NoBackoff(), 0), **connection_options(timeout))
+
+    def close(self) -> None:
+        """Give the connections up."""
+        self.client.close()
+
+    def run(self, script: str, calls: Sequence[Call]) -> list[Any]:
+        """One answer of `script` for each call. Raises StoreAway."""
+        try:
+            self.client.script_load(script)
+            with self.client.pipeline(transaction=False) as pipeline:
+                for names, arguments in calls:
+                    pipeline.evalsha(digest(script), len(names), *names, *arguments)
+                return list(pipeline.execute())
+        except (RedisError, OSError) as error:
+            raise StoreAway(type(error).__name__) from error
+
+    def values(self, names: Sequence[str]) -> list[bytes | None]:
+        """Each key's value. Raises StoreAway."""
+        return self._each("GET", [(name,) for name in names])
+
+    def put(self, name: str, value: bytes | str, seconds: int | None = None) -> None:
+        """Set a key, for so many seconds. Raises StoreAway."""
+        self._each("SET", [(name, value) if seconds is None else (name, value, "EX", seconds)])
+
+    def entries(self, stream: str, count: int) -> list[tuple[bytes, dict[bytes, bytes]]]:
+        """The first entries of a stream. Raises StoreAway."""
+        try:
+            entries: Any = self.client.xrange(stream, count=count)
+        except (RedisError, OSError) as error:
+            raise StoreAway(type(error).__name__) from error
+        return list(entries)
+
+    def remove(self, stream: str, entries: Sequence[bytes]) -> None:
+        """Remove entries of a stream. Raises StoreAway."""
+        if entries:
+            self._each("XDEL", [(stream, *entries)])
+
+    def exist(self, names: Sequence[str]) -> list[bool]:
+        """Whether each key exists. Raises StoreAway."""
+        return [bool(answer) for answer in self._each("EXISTS", [(name,) for name in names])]
+
+    def first_time(self, names: Sequence[str], seconds: int) -> list[bool]:
+        """Make each key for that long; whether it was not there before. Raises StoreAway."""
+        return [bool(answer) for answer in self._each("SET", [(name, "1", "NX", "EX", seconds) for name in names])]
+
+    def _each(self, command: str, calls: Sequence[tuple[str | int | bytes, ...]]) -> list[Any]:
+        try:
+            with self.client.pipeline(transaction=False) as pipeline:
+                for arguments in calls:
+                    pipeline.execute_command(command, *arguments)  # type: ignore[no-untyped-call]
+                return list(pipeline.execute())
+        except (RedisError, OSError) as error:
+            raise StoreAway(type(error).__name__) from error
+
+    def last_frames(self, names: Sequence[tuple[str, int]]) -> list[tuple[int, bytes] | None]:
+        """The last (sequence, sealed frames) of each (job, attempt). Raises StoreAway."""
+        try:
+            with self.client.pipeline(transaction=False) as pipeline:
+                for job, attempt in names:
+                    pipeline.xrevrange(keys.frames(job, attempt), count=1)
+                answers = pipeline.execute()
+        except (RedisError, OSError) as error:
+            raise StoreAway(type(error).__name__) from error
+        return [(int(answer[0][1][b"s"]), answer[0][1][b"f"]) if answer else None for answer in answers]
+
+
+def look_call(job: str, deployment: str, *, counted: bool) -> Call:
+    """Arguments of LOOK for one job. `counted`: the queue is a list in this very store."""
+    names = [keys.job(job)]
+    if counted:
+        names += [keys.queue(deployment), keys.offered(deployment)]
+    return names, ()
+
+
+LOOK, CANCEL, OFFER, REFUSE = scripts.LOOK, scripts.CANCEL, scripts.OFFER, scripts.REFUSE

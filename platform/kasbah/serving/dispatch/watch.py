@@ -1,0 +1,93 @@
+"""The watch over one site: its workers' reports, and the leases of the jobs that this process has there."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from inference_worker.contract import keys
+from kasbah.serving.dispatch.link import Link
+from kasbah.serving.dispatch.running import Running
+from kasbah.serving.dispatch.sight import Sight, Verdict, judge
+from kasbah.serving.dispatch.store import CANCEL, LOOK, StoreAway, look_call
+
+if TYPE_CHECKING:
+    from kasbah.serving.dispatch.dispatcher import Dispatcher
+
+logger = logging.getLogger(__name__)
+
+
+async def watch(dispatcher: Dispatcher, link: Link) -> None:
+    """Look for ever; an error is said and the next look comes as usual."""
+    while True:
+        try:
+            await look(dispatcher, link)
+            link.answered()
+        except StoreAway as error:
+            if link.away_since is None:
+                logger.warning("The store of site %s is away: %s", link.record.slug, error)
+            link.silent()
+            dispatcher.capacity.is_down_now(link.id)
+            _give_up(dispatcher, link)
+        except Exception:
+            logger.exception("The watch over site %s failed, goes on", link.record.slug)
+        await asyncio.sleep(dispatcher.timings.look)
+
+
+async def look(dispatcher: Dispatcher, link: Link) -> None:
+    """One look. Raises StoreAway."""
+    await dispatcher.capacity.refresh(link.id, link.store)
+    young = time.monotonic() - dispatcher.timings.look / 2
+    jobs = [item for item in dispatcher.running_at(link.id) if item.offered_at < young and not item.moving]
+    if not jobs:
+        return
+    attempts = [item.attempt for item in jobs]
+    calls = [look_call(item.key, str(item.job.deployment_id), counted=link.carrier.counted) for item in jobs]
+    answers = await link.store.run(LOOK, calls)
+    lost = []
+    for item, attempt, answer in zip(jobs, attempts, answers, strict=True):
+        if item.ended or item.moving or item.attempt != attempt:
+            continue  # it went on while the answer travelled
+        if await _is_lost(dispatcher, link, item, Sight.of(answer)):
+            lost.append(item)
+    if lost:
+        logger.warning("%d attempts at site %s are lost", len(lost), link.record.slug)
+        await dispatcher.again(lost)
+
+
+async def _is_lost(dispatcher: Dispatcher, link: Link, item: Running, sight: Sight) -> bool:
+    match judge(sight, item.attempt, grace_ms=dispatcher.timings.lease_ms):
+        case Verdict.DONE:
+            await dispatcher.catch_up(item)
+        case Verdict.RUNNING:
+            item.worker = UUID(sight.worker)
+            await _cancel_again(link, item, sight)
+        case Verdict.WAITING:
+            await _cancel_again(link, item, sight)
+            if sight.waited_ms > dispatcher.timings.queue_wait * 1000:
+                await link.store.run(CANCEL, [((keys.job(item.key),), ())])
+                item.fail(503, "no_capacity", "No worker took the job in time. Try again later.")
+        case Verdict.REFUSED:
+            logger.error("A worker at site %s refused job %s: %s", link.record.slug, item.key, sight.refused)
+            item.fail(403, "refused_by_worker", "The worker refused the job: it may not run where it was sent.")
+        case Verdict.LOST:
+            # After an outage workers get the time to renew: they held their leases all along.
+            known = sight.attempt == item.attempt
+            return not known or time.monotonic() - link.back_at > dispatcher.timings.lease
+    return False
+
+
+async def _cancel_again(link: Link, item: Running, sight: Sight) -> None:
+    """The mark may have met an absent store, or an attempt before this one."""
+    if item.cancelled and not sight.cancelled:
+        await link.store.run(CANCEL, [((keys.job(item.key),), ())])
+
+
+def _give_up(dispatcher: Dispatcher, link: Link) -> None:
+    away = time.monotonic() - (link.away_since or time.monotonic())
+    if away > dispatcher.timings.store_patience:
+        for item in dispatcher.running_at(link.id):
+            item.fail(503, "site_unreachable", "The site that answers cannot be reached.")

@@ -1,0 +1,93 @@
+"""Offers without a web process: background jobs, and another attempt of those whose worker was lost."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from uuid import UUID
+
+from django.db import connection
+
+from inference_worker.contract.messages import JobMessage
+from inference_worker.contract.signing import b64
+from kasbah.common import rls
+from kasbah.residency.services import tickets
+from kasbah.serving.dispatch.carriers import Offer, carry
+from kasbah.serving.dispatch.store import StoreAway
+from kasbah.serving.housekeeping.sites import active_sites, reach
+from kasbah.serving.models import Job, Worker, WorkerState
+from kasbah.serving.rows import RAISE, columns
+from kasbah.serving.timings import Timings, timings
+
+BACKGROUND = "background"  # owner of jobs that no web process waits for
+BACKGROUND_LOOK = 1.0  # seconds between two looks at such a job
+
+logger = logging.getLogger(__name__)
+
+
+def resend(jobs: Sequence[Job], limits: Timings) -> int:
+    """Raise the attempt of each and offer it at a compliant site. Answers how many were raised."""
+    if not jobs:
+        return 0
+    ready = ready_sites()
+    moves = sorted((job.id, job.attempt, next_site(job, ready)) for job in jobs)
+    with rls.platform_scope(), connection.cursor() as cursor:
+        cursor.execute(RAISE, [BACKGROUND_LOOK, *columns(moves)])
+        raised = {row[0] for row in cursor.fetchall()}
+    offer(raised)
+    return len(raised)
+
+
+def next_site(job: Job, ready: dict[UUID, set[UUID]]) -> UUID:
+    """The site it was at when that serves the deployment, else a compliant one that does, else where it was."""
+    compliant = [UUID(site) for site in job.sites]
+    serving = ready.get(job.deployment_id, set())
+    candidates = [site for site in compliant if site in serving]
+    if job.site_id in candidates or (not candidates and job.site_id in compliant):
+        return job.site_id
+    return candidates[0] if candidates else compliant[0]
+
+
+def ready_sites() -> dict[UUID, set[UUID]]:
+    """For each deployment the sites where a worker said lately that it serves it."""
+    found: dict[UUID, set[UUID]] = defaultdict(set)
+    with rls.platform_scope():
+        for worker in Worker.objects.filter(state=WorkerState.ENROLLED).only("site_id", "served"):
+            for served in worker.served:
+                if served["state"] == "ready":
+                    found[UUID(served["deployment"])].add(worker.site_id)
+    return found
+
+
+def offer(job_ids: Iterable[UUID]) -> None:
+    """Offer the current attempt of each job at its site. One that is away is passed over; the sweeper comes again."""
+    with rls.platform_scope():
+        rows = Job.objects.filter(id__in=list(job_ids)).select_related("deployment__model_version")
+        by_site: dict[UUID | None, list[Offer]] = defaultdict(list)
+        for job in rows:
+            by_site[job.site_id].append(_offer(job))
+    for site in active_sites():
+        if offers := by_site.get(site.id):
+            try:
+                with reach(site) as reached:
+                    carry(reached.store, reached.url, timings().store_timeout, offers)
+            except StoreAway as error:
+                logger.warning("The store of site %s is away (%s); %d offers wait", site.slug, error, len(offers))
+
+
+def _offer(job: Job) -> Offer:
+    payload = bytes(job.payload or b"")
+    ticket = tickets.issue(
+        job=job.id,
+        attempt=job.attempt,
+        tenant=job.tenant_id,
+        deployment=job.deployment_id,
+        policy=job.policy,
+        data_class=job.data_class,
+        sites=job.sites,
+        model_digest=job.deployment.model_version.digest,
+        payload=payload,
+    )
+    message = JobMessage(job=str(job.id), attempt=job.attempt, ticket=ticket, payload=b64(payload), reply_to=job.owner)
+    return Offer(str(job.deployment_id), message)

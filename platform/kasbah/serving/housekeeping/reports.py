@@ -1,0 +1,184 @@
+"""What workers say: enrolment, liveness, refusals. Nothing is believed without a signature of an enrolled worker."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from django.utils import timezone
+
+from inference_worker.contract import keys
+from inference_worker.contract.messages import Refusal, RefusalCode, Report, checked
+from inference_worker.contract.signing import BadToken, Purpose, Verifier
+from kasbah.audit.services import EventType, Outcome, Resource, record
+from kasbah.common import rls
+from kasbah.identity.services import system
+from kasbah.residency.models import Site
+from kasbah.serving import receipts
+from kasbah.serving.dispatch.capacity import check_report
+from kasbah.serving.dispatch.store import REFUSE, StoreAway
+from kasbah.serving.housekeeping import assignments, enrol
+from kasbah.serving.housekeeping.sites import Reached, active_sites, reach
+from kasbah.serving.models import Job, Worker, WorkerState
+from kasbah.serving.records import WorkerRecord
+from kasbah.serving.services.events import event
+
+LOST_AFTER = timedelta(seconds=15)
+WRITTEN_EVERY = timedelta(seconds=5)  # a row whose worker says nothing new
+COUNT = 500
+
+logger = logging.getLogger(__name__)
+
+
+def collect() -> Counter[str]:
+    """One tick over all sites. Answers what was heard, by kind."""
+    heard: Counter[str] = Counter()
+    for site in active_sites():
+        try:
+            with reach(site) as reached:
+                heard += _collect_site(reached)
+        except StoreAway as error:
+            logger.warning("The store of site %s is away (%s)", site.slug, error)
+            heard["sites away"] += 1
+    return heard
+
+
+def _collect_site(reached: Reached) -> Counter[str]:
+    heard = _read_stream(reached)
+    workers = _workers(reached.site)
+    tokens = reached.store.values([keys.worker(str(worker.id)) for worker in workers])
+    for worker, token in zip(workers, tokens, strict=True):
+        report = _believed(worker, token)
+        if report is not None:
+            heard["reports"] += 1
+            take_report(worker, report)
+        else:
+            notice_silence(worker)
+    assignments.write(reached, workers)
+    return heard
+
+
+def _workers(site: Site) -> list[Worker]:
+    with rls.platform_scope():
+        return list(Worker.objects.filter(site=site).exclude(state=WorkerState.REVOKED))
+
+
+def _believed(worker: Worker, token: bytes | None) -> Report | None:
+    if token is None:
+        return None
+    try:
+        return check_report(_record(worker), token.decode())
+    except (BadToken, UnicodeDecodeError) as error:
+        logger.warning("The report of worker %s is not believed: %s", worker.id, error)
+        return None
+
+
+def take_report(worker: Worker, report: Report) -> None:
+    """Write what a worker says of itself; one that was lost is back."""
+    now = timezone.now()
+    said: dict[str, Any] = {
+        "served": msgspec.to_builtins(report.served),
+        "hardware": report.hardware,
+        "engine": report.engine[:60],
+        "refused": report.refused,
+        "stale_writes": report.stale,
+    }
+    changed = [name for name, value in said.items() if getattr(worker, name) != value]
+    back = worker.state == WorkerState.LOST
+    if not changed and not back and worker.last_seen_at and now - worker.last_seen_at < WRITTEN_EVERY:
+        return
+    for name in changed:
+        setattr(worker, name, said[name])
+    worker.last_seen_at = now
+    with rls.platform_scope():
+        worker.save(update_fields=[*changed, "last_seen_at"])
+        if back:
+            _set_state(worker, WorkerState.LOST, WorkerState.ENROLLED, EventType.WORKER_RESUMED)
+
+
+def notice_silence(worker: Worker) -> None:
+    """Mark a worker lost that has said nothing for fifteen seconds."""
+    since = worker.last_seen_at or worker.created_at
+    if worker.state == WorkerState.ENROLLED and timezone.now() - since > LOST_AFTER:
+        with rls.platform_scope():
+            _set_state(worker, WorkerState.ENROLLED, WorkerState.LOST, EventType.WORKER_LOST)
+
+
+def _set_state(worker: Worker, before: WorkerState, after: WorkerState, kind: EventType) -> None:
+    """Unless an operator has changed it meanwhile."""
+    if Worker.objects.filter(pk=worker.pk, state=before).update(state=after):
+        worker.state = after
+        resource = Resource("worker", str(worker.id))
+        record(event(kind, system("housekeeping"), resource, site=str(worker.site_id), worker=str(worker.id)))
+
+
+def _read_stream(reached: Reached) -> Counter[str]:
+    """Take what lies in the stream of reports; an entry is removed once it is dealt with, so none is missed."""
+    heard: Counter[str] = Counter()
+    entries = reached.store.entries(keys.REPORTS, COUNT)
+    for _, fields in entries:
+        for name, value in fields.items():
+            kind = name.decode("ascii", "replace")
+            heard[kind] += 1
+            try:
+                _take(reached, kind, value)
+            except (BadToken, ValueError) as error:  # a broker is not trusted: bad entries are expected
+                heard["not believed"] += 1
+                logger.warning("An entry (%s) of the reports of site %s is refused: %s", kind, reached.site.slug, error)
+    reached.store.remove(keys.REPORTS, [entry for entry, _ in entries])
+    return heard
+
+
+def _take(reached: Reached, kind: str, value: bytes) -> None:
+    if kind == keys.ENROL:
+        enrol.answer(reached, value)
+    elif kind == keys.REFUSAL:
+        take_refusal(reached, value.decode())
+    elif kind != keys.REPORT:  # liveness keys say the same, and later
+        raise BadToken("an entry of no known kind")
+
+
+def take_refusal(reached: Reached, token: str) -> None:
+    """Record that a worker would not run a job, and let its dispatcher or the sweeper see it. Raises BadToken."""
+    known = receipts.keys_of({worker.id: _record(worker) for worker in _workers(reached.site)})
+    signer = known.get(token.partition(".")[0])
+    if signer is None:
+        raise BadToken("signed by no worker of this site")
+    refusal = checked(Verifier.from_raw(signer.public_key), Purpose.REPORT, token, Refusal)
+    if refusal.worker != str(signer.id) or refusal.site != str(reached.site.id):
+        raise BadToken("the refusal names another worker or site")
+    code = refusal.code if refusal.code in set(RefusalCode) else "unknown"
+    with rls.platform_scope():
+        job_id = _uuid(refusal.job)
+        job = Job.objects.filter(pk=job_id).only("tenant_id").first() if job_id else None
+        record(
+            event(
+                EventType.INFERENCE_REFUSED,
+                system("housekeeping"),
+                Resource("job", str(job.id) if job else ""),
+                tenant=job.tenant_id if job else None,
+                site=refusal.site,
+                worker=refusal.worker,
+                reason=code,
+                outcome=Outcome.DENIED,
+                attempt=refusal.attempt,
+            )
+        )
+    if job is not None and code != RefusalCode.REPLAYED:
+        reached.store.run(REFUSE, [((keys.job(str(job.id)),), (refusal.attempt, code))])
+
+
+def _record(worker: Worker) -> WorkerRecord:
+    return WorkerRecord(worker.id, worker.site_id, worker.name, bytes(worker.public_key), worker.state)
+
+
+def _uuid(text: str) -> UUID | None:
+    """None where a worker could not even read the job's id."""
+    try:
+        return UUID(text)
+    except ValueError:
+        return None

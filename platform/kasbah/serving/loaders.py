@@ -1,0 +1,46 @@
+"""What the asynchronous side reads of this app."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from kasbah.common.database import Connection
+from kasbah.serving.records import DeploymentRecord, WorkerRecord
+
+DEPLOYMENTS = """
+SELECT deployment.id, deployment.name, version.digest, deployment.engine_settings, deployment.created_at,
+    model.publisher, array_agg(site.id ORDER BY site.slug) FILTER (WHERE site.id IS NOT NULL)
+FROM serving_deployment AS deployment
+JOIN serving_deploymentgrant AS allowed ON allowed.deployment_id = deployment.id AND allowed.tenant_id = %s
+JOIN registry_modelversion AS version ON version.id = deployment.model_version_id
+JOIN registry_model AS model ON model.id = version.model_id
+LEFT JOIN serving_deployment_sites AS place ON place.deployment_id = deployment.id
+LEFT JOIN residency_site AS site ON site.id = place.site_id AND site.active
+WHERE deployment.enabled
+GROUP BY deployment.id, version.id, model.id ORDER BY deployment.name
+"""
+
+
+async def load_deployments(connection: Connection, tenant_id: UUID) -> tuple[DeploymentRecord, ...]:
+    """The deployments that this tenant may use, by name; sites are the active ones."""
+    rows = await connection.execute(DEPLOYMENTS, [tenant_id])
+    return tuple(
+        DeploymentRecord(
+            id=row[0],
+            name=row[1],
+            model_digest=row[2],
+            engine_settings=row[3],
+            created=row[4],
+            owned_by=row[5],
+            sites=tuple(row[6] or ()),
+        )
+        for row in await rows.fetchall()
+    )
+
+
+async def load_workers(connection: Connection) -> tuple[WorkerRecord, ...]:
+    """Every worker that was not revoked: a lost or drained one may still finish what it has."""
+    rows = await connection.execute(
+        "SELECT id, site_id, name, public_key, state FROM serving_worker WHERE state <> 'revoked'"
+    )
+    return tuple(WorkerRecord(row[0], row[1], row[2], bytes(row[3]), row[4]) for row in await rows.fetchall())

@@ -1,0 +1,51 @@
+"""A worker's receipt, believed only when an enrolled worker of the right site signed it about this very attempt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from uuid import UUID
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from inference_worker.contract.messages import Receipt, sha256_hex
+from inference_worker.contract.signing import BadToken, key_id
+from kasbah.residency.services import tickets
+from kasbah.serving.records import WorkerRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What a receipt must be about. `ticket` is the token, or "" where it is not kept."""
+
+    job: UUID
+    attempt: int
+    tenant: UUID
+    policy: str
+    site: UUID
+    ticket: str = ""
+
+
+class UnknownWorker(BadToken):
+    """Signed by a key that is not (or not yet) known here."""
+
+
+def keys_of(workers: Mapping[UUID, WorkerRecord]) -> dict[str, WorkerRecord]:
+    """Workers by the id of their signing key."""
+    return {key_id(Ed25519PublicKey.from_public_bytes(worker.public_key)): worker for worker in workers.values()}
+
+
+def check(token: str, about: Attempt, workers: Mapping[str, WorkerRecord]) -> Receipt:
+    """The receipt of `token`; `workers` by key id. Raises BadToken."""
+    worker = workers.get(token.partition(".")[0])
+    if worker is None:
+        raise UnknownWorker("the receipt is signed by no worker known here")
+    receipt = tickets.verify_receipt(token, worker.public_key)
+    said = (receipt.job, receipt.attempt, receipt.tenant, receipt.policy, receipt.site, receipt.worker)
+    meant = (str(about.job), about.attempt, str(about.tenant), about.policy, str(about.site), str(worker.id))
+    if said != meant or worker.site_id != about.site:
+        raise BadToken("the receipt is about another job, attempt, policy, site or worker")
+    # The ticket's digest ties the receipt to the model digest and the payload too.
+    if about.ticket and receipt.ticket_sha256 != sha256_hex(about.ticket):
+        raise BadToken("the receipt is about another ticket")
+    return receipt

@@ -1,0 +1,48 @@
+"""The verbs of this app: deployments, workers and jobs; the only way to change their state."""
+
+from kasbah.serving.dispatch.dispatcher import Dispatcher
+from kasbah.serving.dispatch.running import Running
+from kasbah.serving.loaders import load_deployments, load_workers
+from kasbah.serving.records import DeploymentRecord, JobRequest, NewJob, Outcome, SettledJob, WorkerRecord
+from kasbah.serving.rows import insert_jobs, settle_jobs
+from kasbah.serving.services.background import submit_background
+from kasbah.serving.services.deployments import create_deployment, grant, revoke_grant, update_deployment
+from kasbah.serving.services.receipts import find_receipt
+from kasbah.serving.services.workers import (
+    IssuedToken,
+    create_enrolment_token,
+    drain_worker,
+    resume_worker,
+    revoke_worker,
+)
+from kasbah.serving.settlement import on_settled
+from kasbah.serving.timings import Timings, timings
+
+__all__ = [
+    "DeploymentRecord",
+    "Dispatcher",
+    "IssuedToken",
+    "JobRequest",
+    "NewJob",
+    "Outcome",
+    "Running",
+    "SettledJob",
+    "Timings",
+    "WorkerRecord",
+    "create_deployment",
+    "create_enrolment_token",
+    "drain_worker",
+    "find_receipt",
+    "grant",
+    "insert_jobs",
+    "load_deployments",
+    "load_workers",
+    "on_settled",
+    "resume_worker",
+    "revoke_grant",
+    "revoke_worker",
+    "settle_jobs",
+    "submit_background",
+    "timings",
+    "update_deployment",
+]

@@ -1,0 +1,43 @@
+"""The signed receipt of a request, for those who may read it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from inference_worker.contract.signing import Purpose, Verifier, b64
+from kasbah.audit.services import receipts as audit_receipts
+from kasbah.common import rls
+from kasbah.common.errors import NotFound
+from kasbah.identity.services import Actor, Permission, require
+from kasbah.residency.services import tickets
+from kasbah.serving.models import Job, Worker
+
+
+def find_receipt(actor: Actor, request_id: str) -> dict[str, Any] | None:
+    """What proves where and by what a request was processed; None where there is none or it is not for this actor.
+
+    Keys: request_id, job, purpose, receipt (the token), claims, site, worker, control_plane_keys (base64url by key
+    id). Raises Forbidden.
+    """
+    with rls.platform_scope():
+        job = Job.objects.select_related("site").defer("payload").filter(request_id=request_id).first()
+        worker = Worker.objects.filter(pk=job.worker_id).first() if job and job.worker_id else None
+    if job is None or worker is None or job.site is None or not job.receipt:
+        return None
+    try:
+        require(actor, Permission.RECEIPT_READ, job.tenant_id)
+    except NotFound:
+        return None  # the same answer as for one that does not exist
+    public_key = bytes(worker.public_key)
+    claims = Verifier.from_raw(public_key).verify(Purpose.RECEIPT, job.receipt)
+    signers = (tickets.signer(), audit_receipts.signer())
+    return {
+        "request_id": request_id,
+        "job": job.id,
+        "purpose": Purpose.RECEIPT.value,
+        "receipt": job.receipt,
+        "claims": claims,
+        "site": {"id": job.site.id, "slug": job.site.slug, "jurisdiction": job.site.jurisdiction},
+        "worker": {"id": worker.id, "name": worker.name, "public_key": b64(public_key)},
+        "control_plane_keys": {signer.key_id: b64(signer.public.public_bytes_raw()) for signer in signers},
+    }

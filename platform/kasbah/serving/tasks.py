@@ -1,0 +1,39 @@
+"""Housekeeping, as Celery tasks: each looks at the whole state, so a tick that was missed is not made up for."""
+
+from __future__ import annotations
+
+import logging
+
+from celery import shared_task
+from django.utils import timezone
+
+from kasbah.common import rls
+from kasbah.serving.housekeeping import reports
+from kasbah.serving.housekeeping import sweep as sweeping
+from kasbah.serving.housekeeping.exclusive import exclusive
+from kasbah.serving.models import IdempotencyKey
+
+logger = logging.getLogger(__name__)
+
+
+@shared_task(name="serving.collect_reports")
+def collect_reports() -> None:
+    """Hear the workers of every site, answer enrolments, write assignments. Every second."""
+    with exclusive("collect-reports") as held:
+        if held:
+            reports.collect()
+
+
+@shared_task(name="serving.sweep_jobs")
+def sweep_jobs() -> None:
+    """Carry on or end the jobs that nobody looks after. Every two seconds."""
+    with exclusive("sweep-jobs") as held:
+        if held and (done := +sweeping.sweep()):
+            logger.info("Sweep: %s", ", ".join(f"{name} {count}" for name, count in sorted(done.items())))
+
+
+@shared_task(name="serving.expire_rows")
+def expire_rows() -> None:
+    """Remove idempotency keys, with the answers they keep, once they have expired. Every minute."""
+    with rls.platform_scope():
+        IdempotencyKey.objects.filter(expires_at__lt=timezone.now()).delete()
