@@ -1,0 +1,114 @@
+"""`python -m inference_worker`: an inference worker node at one site."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import socket
+import sys
+from pathlib import Path
+
+import uvloop
+
+from inference_worker import config
+from inference_worker.config import Settings
+from inference_worker.enrol import NotEnrolled
+from inference_worker.identity import StateError
+from inference_worker.worker import run
+
+EPILOG = """\
+first start:  python -m inference_worker --site paris --enrol kse_... --state-dir /var/lib/kasbah-worker \\
+                  --models /srv/models --engine-python /opt/engine/bin/python   (KASBAH_BROKER_URL in the environment)
+afterwards:   the same without --enrol: the identity is kept in the state folder.
+
+A secret on the command line can be read by every user of the machine: prefer KASBAH_BROKER_URL and
+KASBAH_ENROL_TOKEN, or files named broker_url and enrol_token in the folder KASBAH_SECRETS_DIR.
+
+The worker connects to the broker and to nothing else. SIGTERM: no new jobs, those that run may finish, then
+the engines stop. Exit status: 0 stopped, 1 failed, 2 wrong usage or not enrolled, 3 revoked by the control plane.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = argparse.ArgumentParser(
+        prog="python -m inference_worker",
+        description="Runs inference engines (vLLM) at one site and answers the jobs of the site's broker.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = result.add_argument
+    add("--site", required=True, help="name of the site, as the control plane knows it")
+    add("--broker", default="", metavar="URL", help="the site's broker, redis://... (KASBAH_BROKER_URL)")
+    add("--enrol", default="", metavar="TOKEN", help="one-time token for the first start (KASBAH_ENROL_TOKEN)")
+    add("--state-dir", required=True, type=Path, metavar="DIR", help="private folder: own key, identity, engine logs")
+    add("--models", required=True, type=Path, metavar="DIR", help="folder of model folders, each named by its digest")
+    add("--engine-python", required=True, type=Path, metavar="PATH", help="interpreter that has vLLM installed")
+    add("--name", default=socket.gethostname(), help="how people call this worker (default: the host's name)")
+    add(
+        "--run-dir",
+        type=Path,
+        metavar="DIR",
+        help="short path for the engine's sockets (default: the temporary folder)",
+    )
+    add("--log-level", default="info", choices=["debug", "info", "warning", "error"], help="default: info")
+    limits = result.add_argument_group("limits, in seconds, GiB and MiB")
+    for flag, default, text in (
+        ("--drain", 30.0, "for running jobs after SIGTERM"),
+        ("--engine-start", 1800.0, "until an engine must be ready"),
+        ("--probe", 15.0, "between two questions to an engine"),
+        ("--hung", 60.0, "for a token while idle, before the engine is restarted"),
+    ):
+        limits.add_argument(flag, type=float, default=default, metavar="S", help=f"{text} (default: {default:g})")
+    memory = "of one engine with its processes (default: nine tenths of the machine or container)"
+    limits.add_argument("--engine-memory", type=float, default=0.0, metavar="GIB", help=memory)
+    limits.add_argument("--engine-log", type=int, default=16, metavar="MIB", help="of one engine's log (default: 16)")
+    return result
+
+
+def settings(arguments: argparse.Namespace) -> Settings:
+    """Check what was given. Raises ValueError with what to do."""
+    broker = arguments.broker or config.secret("BROKER_URL")
+    if not broker.startswith(("redis://", "rediss://", "valkey://", "valkeys://", "unix://")):
+        raise ValueError("no broker: give --broker redis://... or set KASBAH_BROKER_URL")
+    if not arguments.models.is_dir():
+        raise ValueError(f"--models: {arguments.models} is not a folder")
+    if not os.access(arguments.engine_python, os.X_OK):
+        raise ValueError(f"--engine-python: {arguments.engine_python} is not a program")
+    return Settings(
+        site=arguments.site,
+        broker=broker,
+        token=arguments.enrol or config.secret("ENROL_TOKEN"),
+        state_dir=arguments.state_dir.absolute(),
+        models=arguments.models.absolute(),
+        engine_python=arguments.engine_python.absolute(),
+        name=arguments.name,
+        run_dir=arguments.run_dir.absolute() if arguments.run_dir else None,
+        log_level=arguments.log_level,
+        drain_seconds=arguments.drain,
+        engine_memory_bytes=int(arguments.engine_memory * 2**30),
+        engine_log_bytes=arguments.engine_log * 2**20,
+        engine_start_seconds=arguments.engine_start,
+        probe_seconds=arguments.probe,
+        hung_seconds=arguments.hung,
+    )
+
+
+def main() -> int:
+    """Entry."""
+    arguments = parser().parse_args()
+    os.umask(0o077)
+    level = arguments.log_level.upper()
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    for name in ("celery", "kombu", "amqp"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    try:
+        return uvloop.run(run(settings(arguments)))
+    except (ValueError, NotEnrolled, StateError) as error:
+        print(f"inference_worker: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

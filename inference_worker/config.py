@@ -1,0 +1,37 @@
+"""What a worker is told when it starts: flags first, then the environment, then files of secrets."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """All of it. Times in seconds."""
+
+    site: str
+    broker: str
+    state_dir: Path
+    models: Path
+    engine_python: Path
+    name: str
+    token: str = ""
+    run_dir: Path | None = None
+    log_level: str = "info"
+    drain_seconds: float = 30.0
+    engine_memory_bytes: int = 0  # 0: nine tenths of what the machine or the container has
+    engine_log_bytes: int = 16 * 2**20
+    engine_start_seconds: float = 1800.0
+    probe_seconds: float = 15.0
+    hung_seconds: float = 60.0
+
+
+def secret(name: str) -> str:
+    """KASBAH_<NAME> of the environment, else the file of that name in KASBAH_SECRETS_DIR, else nothing."""
+    if value := os.environ.get(f"KASBAH_{name}"):
+        return value
+    folder = os.environ.get("KASBAH_SECRETS_DIR")
+    file = Path(folder, name.lower()) if folder else None
+    return file.read_text().strip() if file is not None and file.is_file() else ""

@@ -1,0 +1,1 @@
+"""vLLM as a supervised child process: files verified, started, watched, restarted, stopped."""

@@ -1,0 +1,295 @@
+"""One job from its claim to its receipt: the engine's answer becomes sealed frames in the store.
+
+The job writes while the engine speaks: what came while one write was under way goes in the next (self-clocking).
+Every write is fenced by the attempt. The job stops the engine when the client went away, when another attempt took
+over, and when the store could not be told within the lease that it is still alive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import logging
+import os
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from enum import Enum
+
+import msgspec
+from redis.exceptions import RedisError
+
+from inference_worker.contract import frames, keys, scripts, sealing
+from inference_worker.contract.frames import Body, Data, Done, Failed, Frame, Role
+from inference_worker.contract.messages import JobMessage, Payload, Receipt, Ticket, Usage, sha256_hex, signed
+from inference_worker.contract.signing import Purpose, Signer
+from inference_worker.engine.client import EngineClient, EngineLost, Exchange
+from inference_worker.store import Command, Script, Store, StoreAway
+from inference_worker.stream import chunks, failures, request
+from inference_worker.stream.failures import Failure
+
+log = logging.getLogger(__name__)
+
+LEASE = 10.0  # seconds
+CLAIM, APPEND = Script(scripts.CLAIM), Script(scripts.APPEND)
+COUNT_TIMEOUT = 2.0
+
+
+class Stop(Enum):
+    """Why a job is stopped before its end."""
+
+    CANCELLED = "the client went away"
+    STALE = "another attempt took over"
+    LEASE_LOST = "the store could not be reached within the lease"
+    LEAVING = "the worker stops"
+
+
+class Stopped(Exception):
+    """Raised through the engine's exchange when a job is stopped."""
+
+    def __init__(self, reason: Stop) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
+
+
+class Site(msgspec.Struct, frozen=True):
+    """What all jobs of a worker share; `count_stale` is told of each write that the fence refused."""
+
+    store: Store
+    signer: Signer
+    worker: str
+    site: str
+    salt_key: bytes
+    count_stale: Callable[[], None]
+
+
+class Target(msgspec.Struct, frozen=True):
+    """The engine that a job goes to."""
+
+    client: EngineClient
+    model: str
+    model_digest: str
+    engine: str
+
+
+class Job:
+    """One attempt of one job. `run` never raises: what happened is in the frames, or nowhere when it was fenced off."""
+
+    def __init__(self, site: Site, target: Target, ticket: Ticket, message: JobMessage, payload: Payload) -> None:
+        self.id, self.attempt = ticket.job, ticket.attempt
+        self.renewed = time.monotonic()
+        self._site, self._target, self._ticket, self._payload = site, target, ticket, payload
+        self._ticket_sha256 = sha256_hex(message.ticket)
+        self._reply_to = message.reply_to
+        self._claim = os.urandom(8).hex()
+        self._cipher = sealing.FrameCipher(payload.reply_secret, ticket.job, ticket.attempt)
+        self._commitment = hmac.new(sealing.derive(payload.reply_secret, "kasbah-output-v1"), digestmod=hashlib.sha256)
+        self._events = chunks.Events()
+        self._counter = chunks.Counter()
+        self._pending: list[Frame] = []
+        self._sequence = 0
+        self._writing: asyncio.Task[None] | None = None
+        self._exchange: Exchange | None = None
+        self._stopped: Stop | None = None
+        self._started = _now()
+
+    @property
+    def key(self) -> str:
+        """Its hash in the store."""
+        return keys.job(self.id)
+
+    def stop(self, reason: Stop) -> None:
+        """End it early; the first reason stays. Safe to call at any time from the loop."""
+        if self._stopped is None:
+            self._stopped = reason
+            if reason is Stop.STALE:
+                self._site.count_stale()
+            if self._exchange is not None:
+                self._exchange.abort(Stopped(reason))
+
+    async def claim(self) -> bool:
+        """Whether this worker may run it. A job that was cancelled while it waited may too, to say so."""
+        asked = time.monotonic()
+        command = CLAIM.command([self.key], [self.attempt, self._site.worker, int(LEASE * 1000), self._claim])
+        answer = await self._site.store.call(lambda: command, patience=LEASE / 2)
+        self.renewed = asked
+        if answer == scripts.CANCELLED:
+            self._stopped = Stop.CANCELLED
+        elif answer == scripts.STALE:
+            self._site.count_stale()
+        return answer in (scripts.OK, scripts.CANCELLED)
+
+    async def run(self) -> None:
+        """Drive the engine and write everything up to the last frame."""
+        last: Done | Failed | None
+        try:
+            last = await self._drive()
+        except Exception as error:
+            log.exception("job %s: %s", self.id, type(error).__name__, exc_info=_without_values(error))
+            last = self._failed(failures.WORKER)
+        if last is not None and self._stopped not in (Stop.STALE, Stop.LEASE_LOST):
+            await self._write_last(last)
+
+    async def _drive(self) -> Done | Failed | None:
+        """Ask the engine; answers the last frame, or None when nothing may be written any more."""
+        asked: request.EngineRequest | None = None
+        try:
+            salt = request.cache_salt(self._site.salt_key, self._ticket.tenant)
+            asked = request.prepare(self._payload, model=self._target.model, salt=salt)
+            self._counter = chunks.Counter(asked.n, asked.prompts)
+            return await self._ask(asked)
+        except Stopped as stopped:
+            return await self._after_stop(stopped.reason, asked)
+        except request.RequestRefused as refused:
+            failure = Failure(400, "invalid_request", str(refused), refused.param)
+        except chunks.StreamFailed as failed:
+            failure = failures.of_error(failed.error)
+        except EngineLost:
+            failure = failures.ENGINE_LOST
+        return self._failed(failure)
+
+    async def _ask(self, asked: request.EngineRequest) -> Done | Failed:
+        if self._stopped is not None:
+            raise Stopped(self._stopped)
+        take = self._take_events if asked.stream else None
+        exchange = await self._target.client.start("POST", asked.path, asked.body, take)
+        self._exchange = exchange
+        if self._stopped is not None:
+            exchange.abort(Stopped(self._stopped))
+        await exchange.finished
+        if exchange.status != 200:
+            return self._failed(failures.of_answer(exchange.status, bytes(exchange.body)))
+        return self._done(self._counter.usage if asked.stream else self._take_body(exchange))
+
+    def _take_events(self, data: bytes) -> None:
+        for event in self._events.feed(data):
+            if event == b"[DONE]":
+                continue
+            frame = chunks.frame_of(event, self._counter)
+            if frame is not None:
+                self._add(frame, frame.chunk)
+
+    def _take_body(self, exchange: Exchange) -> Usage:
+        body = bytes(exchange.body)
+        self._add(Body(body), body)
+        return chunks.usage_of(body)
+
+    def _add(self, frame: Role | Data | Body, content: bytes) -> None:
+        self._commitment.update(content)
+        self._pending.append(frame)
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write())
+
+    async def _after_stop(self, reason: Stop, asked: request.EngineRequest | None) -> Done | Failed | None:
+        if reason is Stop.CANCELLED:
+            usage = self._counter.usage
+            if usage.prompt_tokens == 0 and asked is not None and self._exchange is not None:
+                usage = Usage(await self._count(asked), 0, exact=False)
+            return self._done(usage, cancelled=True)
+        return self._failed(failures.LEAVING) if reason is Stop.LEAVING else None
+
+    async def _count(self, asked: request.EngineRequest) -> int:
+        """Tokens of the prompt of an answer that was cut off before the engine said so; 0 when it cannot be counted."""
+        body = request.to_count(asked)
+        if body is None:
+            return 0
+        try:
+            status, answer = await self._target.client.ask("POST", request.TOKENIZE, body, timeout=COUNT_TIMEOUT)
+            return chunks.usage_of(answer).prompt_tokens if status == 200 else 0
+        except (EngineLost, TimeoutError, ValueError):
+            return 0
+
+    # Writing
+
+    def _append(self, batch: list[Frame], last: bool) -> Callable[[], Command]:
+        def build() -> Command:
+            if not last:  # what arrived while this waited for its turn goes along
+                batch.extend(self._pending)
+                self._pending.clear()
+            sealed = self._cipher.seal(self._sequence, frames.pack(batch))
+            return APPEND.command(
+                [self.key, keys.frames(self.id, self.attempt), keys.replies(self._reply_to)],
+                [self.id, self.attempt, self._site.worker, self._sequence, sealed, "1" if last else "0",
+                 keys.FRAMES_TTL, int(LEASE * 1000)],
+            )  # fmt: skip
+
+        return build
+
+    async def _write(self) -> None:
+        """Write until nothing is pending, or the job is stopped; then what was not written is pending again."""
+        try:
+            while self._pending and self._stopped is None:
+                batch: list[Frame] = []
+                answer = await self._site.store.call(self._append(batch, last=False), patience=LEASE)
+                if answer == scripts.OK:
+                    self._sequence += 1
+                    continue
+                self._pending[:0] = batch
+                self.stop(Stop.CANCELLED if answer == scripts.CANCELLED else Stop.STALE)
+        except (StoreAway, RedisError) as error:
+            log.warning("job %s: frames could not be written: %s", self.id, type(error).__name__)
+            self.stop(Stop.LEASE_LOST)
+        finally:
+            self._writing = None
+
+    async def _write_last(self, last: Done | Failed) -> None:
+        while self._writing is not None:
+            await asyncio.shield(self._writing)
+        if self._stopped in (Stop.STALE, Stop.LEASE_LOST):
+            return
+        if self._stopped is Stop.CANCELLED and not (isinstance(last, Done) and last.cancelled):
+            last = self._done(last.usage, cancelled=True)
+        batch = [*self._pending, last]
+        self._pending.clear()
+        try:
+            answer = await self._site.store.call(self._append(batch, last=True), patience=LEASE)
+        except (StoreAway, RedisError) as error:
+            log.warning("job %s: its last frame could not be written: %s", self.id, type(error).__name__)
+            return
+        if answer == scripts.STALE:
+            self.stop(Stop.STALE)
+
+    # Last frames
+
+    def _done(self, usage: Usage, *, cancelled: bool = False) -> Done:
+        return Done(usage, self._receipt(usage, "cancelled" if cancelled else "succeeded"), cancelled)
+
+    def _failed(self, failure: Failure) -> Failed:
+        usage = self._counter.usage
+        if failure.status < 500 and usage.prompt_tokens == 0:
+            usage = Usage(0, 0)  # refused before anything was computed
+        return Failed(
+            failure.status, failure.code, failure.message, usage,
+            receipt=self._receipt(usage, "failed"), param=failure.param, retry=failure.retry,
+        )  # fmt: skip
+
+    def _receipt(self, usage: Usage, outcome: str) -> str:
+        ticket = self._ticket
+        receipt = Receipt(
+            job=ticket.job,
+            attempt=ticket.attempt,
+            tenant=ticket.tenant,
+            ticket_sha256=self._ticket_sha256,
+            policy=ticket.policy,
+            site=self._site.site,
+            worker=self._site.worker,
+            engine=self._target.engine,
+            model_digest=self._target.model_digest,
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+            output_commitment=self._commitment.hexdigest(),
+            outcome=outcome,
+            started=self._started,
+            finished=_now(),
+        )
+        return signed(self._site.signer, Purpose.RECEIPT, receipt)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _without_values(error: BaseException) -> BaseException:
+    """The error for a traceback without its text, which may quote a prompt."""
+    return type(error).__new__(type(error)).with_traceback(error.__traceback__)

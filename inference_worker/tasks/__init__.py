@@ -1,0 +1,1 @@
+"""What arrives through Celery, and the checks before anything of it is opened."""

@@ -1,0 +1,145 @@
+"""Celery carries the jobs: a worker inside this process, with threads, that consumes what the engines are ready for.
+
+Redis' own acknowledgement is off (`ack_emulation`): it costs two round trips a message and returns a lost one only
+after its visibility timeout. The job's row is the truth, and the control plane's sweeper sends again within seconds.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from celery import Celery
+from celery.app.trace import setup_worker_optimizations
+from celery.worker import WorkController, state
+from celery.worker.consumer import Consumer as CeleryConsumer
+from celery.worker.state import maybe_shutdown
+
+from inference_worker.contract import keys
+
+log = logging.getLogger(__name__)
+
+THREADS = 1024  # at most; a thread is started when a job finds none idle
+RECONNECT_FIRST, RECONNECT_STEP, RECONNECT_LONGEST = 0.1, 0.2, 1.0
+NO_QUEUE = "dep.none"
+
+
+class Consumer(CeleryConsumer):
+    """Celery's consumer, reconnecting within a second and telling when it is connected."""
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Connect; Celery's own pauses grow to 30 s, longer than a broker takes to come back."""
+
+        def on_error(error: Exception, interval: float) -> None:
+            log.warning("the broker is away (%s); again in %.1f s", type(error).__name__, interval)
+
+        return conn.ensure_connection(
+            on_error,
+            None,
+            interval_start=RECONNECT_FIRST,
+            interval_step=RECONNECT_STEP,
+            interval_max=RECONNECT_LONGEST,
+            callback=maybe_shutdown,
+        )
+
+    def on_ready(self) -> None:
+        """Connected, after every reconnect too."""
+        super().on_ready()
+        self.app.conf.kasbah_connected()
+
+
+def make_app(broker: str) -> Celery:
+    """The Celery application of a worker: JSON only, no results, no remote control."""
+    app = Celery("kasbah-worker", broker=broker, set_as_current=False, fixups=set())
+    app.conf.update(
+        accept_content=["json"],
+        task_serializer="json",
+        task_ignore_result=True,
+        task_acks_late=True,
+        task_default_queue=NO_QUEUE,
+        worker_prefetch_multiplier=1,
+        worker_enable_remote_control=False,
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_consumer=f"{__name__}:Consumer",
+        broker_connection_retry_on_startup=True,
+        broker_heartbeat=0,
+        broker_transport_options={"ack_emulation": False, "priority_steps": [0], "socket_keepalive": True},
+    )
+    return app
+
+
+class Carrier:
+    """Consumes the queues that it is told, in a thread of its own; `handle` is called in one of the pool's."""
+
+    def __init__(self, broker: str, handle: Callable[[Any], None]) -> None:
+        self._app = make_app(broker)
+        self._app.conf.kasbah_connected = self.apply
+        self._app.task(name=keys.TASK, acks_late=True, ignore_result=True, typing=False)(handle)
+        self._queues: frozenset[str] = frozenset()
+        self._capacity = 1
+        self._worker: Any = None
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="celery", daemon=True)
+
+    def start(self) -> None:
+        """Begin; no queue is consumed yet."""
+        self._thread.start()
+
+    def consume(self, queues: set[str], capacity: int) -> None:
+        """From now on these, with at most `capacity` messages at once. From any thread; takes effect soon."""
+        self._queues, self._capacity = frozenset(queues), max(capacity, 1)
+        worker = self._worker
+        if worker is not None and worker.consumer is not None:
+            worker.consumer.call_soon(self.apply)
+
+    def apply(self) -> None:
+        """Bring the connected consumer to what is wanted; in Celery's thread."""
+        consumer = self._worker.consumer
+        consumer.initial_prefetch_count = self._capacity
+        if consumer.task_consumer is None or consumer.qos is None:
+            return
+        consumer.qos.value = self._capacity
+        current = set(self._app.amqp.queues.consume_from)
+        for queue in current - self._queues:
+            consumer.cancel_task_queue(queue)
+        for queue in self._queues - current:
+            consumer.add_task_queue(queue)
+
+    def stop(self, timeout: float) -> None:
+        """Stop consuming and wait for the thread. The jobs have ended before."""
+        self._stopping = True
+        state.should_stop = 0  # type: ignore[assignment]
+        worker = self._worker
+        if worker is not None and worker.consumer is not None:
+            worker.consumer.call_soon(maybe_shutdown)
+        self._thread.join(timeout)
+
+    def _run(self) -> None:
+        while not self._stopping:
+            try:
+                self._worker = self._make_worker()
+                self._worker.start()  # until it is told to stop, or fails
+            except Exception:
+                log.exception("Celery's worker failed")
+            if not self._stopping:
+                log.error("Celery's worker ended; starting another")
+                time.sleep(1)
+
+    def _make_worker(self) -> Any:
+        setup_worker_optimizations(self._app)
+        worker: Any = WorkController(
+            app=self._app,
+            pool_cls="threads",
+            concurrency=THREADS,
+            without_gossip=True,
+            without_mingle=True,
+            without_heartbeat=True,
+            exclude_queues=[NO_QUEUE],
+        )
+        worker.consumer.initial_prefetch_count = self._capacity
+        return worker

@@ -1,0 +1,117 @@
+"""The worker decides again: whether a job may run here, by this engine, now, before its payload is opened.
+
+The broker is not trusted. Everything that counts is in the ticket, which the control plane signed; what the message
+says beside it must agree.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from inference_worker.contract import keys, sealing
+from inference_worker.contract.messages import JobMessage, Payload, RefusalCode, Ticket, checked, now, sha256_hex
+from inference_worker.contract.signing import BadToken, Purpose, unb64
+from inference_worker.identity import Identity
+
+FORGET_EVERY = 1024
+
+
+class Refused(Exception):
+    """The job may not run; `code` says why, `job` and `attempt` are what the message claimed."""
+
+    def __init__(self, code: RefusalCode, job: str = "", attempt: int = 0) -> None:
+        super().__init__(code.value)
+        self.code, self.job, self.attempt = code, job, attempt
+
+
+class Admitted(msgspec.Struct, frozen=True):
+    """A job that may run, with its payload opened."""
+
+    ticket: Ticket
+    message: JobMessage
+    payload: Payload
+
+
+class Gate:
+    """Checks messages; called from several threads.
+
+    `loaded` answers the digest that a deployment's engine has loaded, "" when it has none now, None when the
+    deployment is not this worker's.
+    """
+
+    def __init__(self, identity: Identity, loaded: Callable[[str], str | None]) -> None:
+        self._identity = identity
+        self._loaded = loaded
+        # Kept for as long as the store knows a job: a message that comes again must not be taken for a late one,
+        # which would settle as refused what is running.
+        self._seen: dict[tuple[str, int], int] = {}
+        self._lock = threading.Lock()
+
+    def admit(self, raw: Any) -> Admitted:
+        """Check a message and open its payload. Raises Refused."""
+        try:
+            message = msgspec.convert(raw, JobMessage)
+        except msgspec.ValidationError as error:
+            raise Refused(RefusalCode.BAD_MESSAGE) from error
+        try:
+            return self._admit(message)
+        except Refused as refused:
+            raise Refused(refused.code, message.job, message.attempt) from refused
+
+    def _admit(self, message: JobMessage) -> Admitted:
+        ticket = self._ticket(message)
+        sealed = self._payload(message, ticket)
+        # Last of the checks, so that a damaged copy that came first does not use the ticket up.
+        self._see(ticket)
+        try:
+            opened = sealing.open_payload(
+                sealed, job=ticket.job, site=self._identity.site, private=self._identity.site_key
+            )
+            return Admitted(ticket, message, msgspec.msgpack.decode(opened, type=Payload))
+        except (sealing.CannotOpen, msgspec.DecodeError) as error:
+            raise Refused(RefusalCode.CANNOT_OPEN) from error
+
+    def _ticket(self, message: JobMessage) -> Ticket:
+        try:
+            ticket = checked(self._identity.control, Purpose.TICKET, message.ticket, Ticket)
+        except BadToken as error:
+            raise Refused(RefusalCode.BAD_TICKET) from error
+        if (ticket.version, ticket.job, ticket.attempt) != (1, message.job, message.attempt):
+            raise Refused(RefusalCode.BAD_TICKET)
+        with self._lock:
+            if (ticket.job, ticket.attempt) in self._seen:
+                raise Refused(RefusalCode.REPLAYED)
+        if ticket.expires <= now():
+            raise Refused(RefusalCode.EXPIRED)
+        if self._identity.site not in ticket.sites:
+            raise Refused(RefusalCode.WRONG_SITE)
+        loaded = self._loaded(ticket.deployment)
+        if loaded is None:
+            raise Refused(RefusalCode.WRONG_DEPLOYMENT)
+        if not loaded:
+            raise Refused(RefusalCode.NOT_READY)
+        if loaded != ticket.model_digest:
+            raise Refused(RefusalCode.WRONG_MODEL)
+        return ticket
+
+    def _payload(self, message: JobMessage, ticket: Ticket) -> bytes:
+        try:
+            sealed = unb64(message.payload)
+        except BadToken as error:
+            raise Refused(RefusalCode.PAYLOAD_ALTERED) from error
+        if sha256_hex(sealed) != ticket.payload_sha256:
+            raise Refused(RefusalCode.PAYLOAD_ALTERED)
+        return sealed
+
+    def _see(self, ticket: Ticket) -> None:
+        with self._lock:
+            if (ticket.job, ticket.attempt) in self._seen:
+                raise Refused(RefusalCode.REPLAYED)
+            self._seen[ticket.job, ticket.attempt] = ticket.expires + keys.JOB_TTL
+            if len(self._seen) % FORGET_EVERY == 0:
+                current = now()
+                self._seen = {job: until for job, until in self._seen.items() if until > current}

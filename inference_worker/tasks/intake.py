@@ -1,0 +1,54 @@
+"""From a Celery message to a job on the event loop, or to a refusal."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from inference_worker.contract.messages import RefusalCode
+from inference_worker.engine.fleet import Fleet
+from inference_worker.store import StoreAway
+from inference_worker.stream.job import Job, Site, Target
+from inference_worker.stream.leases import Leases
+from inference_worker.tasks.gate import Admitted, Gate, Refused
+
+log = logging.getLogger(__name__)
+
+
+class Intake:
+    """Takes messages in. `refuse` reports a refusal; both it and the jobs run on the loop that made this."""
+
+    def __init__(self, gate: Gate, fleet: Fleet, leases: Leases, site: Site, refuse: Callable[[Refused], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._gate, self._fleet, self._leases, self._site, self._refuse = gate, fleet, leases, site, refuse
+
+    def handle(self, message: Any) -> None:
+        """Body of the task `kasbah.infer`; in a thread of Celery's pool. Never raises."""
+        try:
+            admitted = self._gate.admit(message)
+        except Refused as refused:
+            self._loop.call_soon_threadsafe(self._refuse, refused)
+            return
+        asyncio.run_coroutine_threadsafe(self._run(admitted), self._loop).result()
+
+    async def _run(self, admitted: Admitted) -> None:
+        engine = self._fleet.find(admitted.ticket.deployment)
+        if engine is None or engine.client is None:
+            self._refuse(Refused(RefusalCode.NOT_READY, admitted.ticket.job, admitted.ticket.attempt))
+            return
+        target = Target(engine.client, engine.assigned.name, engine.digest, engine.version)
+        job = Job(self._site, target, admitted.ticket, admitted.message, admitted.payload)
+        engine.begin_job()
+        try:
+            if await job.claim():
+                self._leases.add(job)
+                await job.run()
+        except (StoreAway, RedisError) as error:
+            log.warning("job %s could not be claimed: %s", job.id, type(error).__name__)
+        finally:
+            self._leases.discard(job)
+            engine.end_job()
