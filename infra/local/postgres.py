@@ -145,7 +145,7 @@ def postgres(home: Path, *, settings: Mapping[str, str] | None = None) -> Iterat
     server = prepare(home, settings=settings)
     server.start()
     try:
-        _create_roles_and_database(server)
+        create_roles_and_database(server)
         yield server
     finally:
         server.stop()
@@ -255,7 +255,8 @@ def _initialise(server: Postgres) -> None:
     new.rename(server.folder / "data")
 
 
-def _create_roles_and_database(server: Postgres) -> None:
+def create_roles_and_database(server: Postgres) -> None:
+    """Make both roles with their passwords and the database, as far as they are missing."""
     import psycopg
     from psycopg import sql
 

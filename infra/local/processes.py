@@ -114,14 +114,12 @@ def await_end(pid: int, patience: float) -> bool:
     return True
 
 
-def session_members(session: int) -> list[int]:
-    """Processes of `session`: what a child started by `spawn` left behind (proc(5), stat field 6)."""
-    members = []
+def children(parent: int) -> list[int]:
+    """Processes whose parent is `parent`, ended ones that wait to be reaped among them (proc(5), stat field 4)."""
+    found = []
     for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        with contextlib.suppress(OSError):
-            fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            if int(fields[3]) == session and fields[0] not in {"Z", "X"}:
-                members.append(int(entry.name))
-    return members
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                if int((entry / "stat").read_text().rpartition(")")[2].split()[1]) == parent:
+                    found.append(int(entry.name))
+    return found

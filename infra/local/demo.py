@@ -1,0 +1,281 @@
+"""`make demo`: everything on this machine, from nothing to an answered question, then up until Ctrl-C."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from infra.local import model, postgres, problems, processes, question, secrets, services, valkey
+from infra.local.home import REPOSITORY, Home, home
+from infra.local.problems import Problem
+from infra.local.services import Program, Supervisor
+from infra.local.terminal import Step, say
+
+# MiB, measured with the CPU engine and the demo model: engine 3400, everything else 700; model 1430 on disk.
+NEEDED_MEMORY, NEEDED_DISK, MODEL_DISK = 4300, 700, 1500
+SERVER_ERRORS = (postgres.PostgresError, valkey.ValkeyError, model.ModelError)
+
+
+@dataclass
+class Demo:
+    """What the steps share."""
+
+    place: Home
+    host: str
+    port: int
+    supervisor: Supervisor
+
+    @property
+    def address(self) -> str:
+        """Base URL of the control plane."""
+        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+
+    def environment(self) -> dict[str, str]:
+        """The environment of the control plane's processes: ours without KASBAH_*, and where the secrets lie."""
+        return plain_environment() | {
+            "KASBAH_HOME": str(self.place.path),
+            "KASBAH_SECRETS_DIR": str(self.place.path / "secrets"),
+            "KASBAH_MODELS_DIR": str(self.place.models),
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    def manage(self, *arguments: str, extra: Mapping[str, str]) -> str:
+        """Run `manage.py ARGUMENTS` and return its output. Raises Problem with its last words."""
+        log = self.place.logs / "manage.log"
+        command = [sys.executable, str(REPOSITORY / "manage.py"), *arguments]
+        with log.open("ab") as errors:
+            result = subprocess.run(
+                command, env=self.environment() | dict(extra), stdout=subprocess.PIPE, stderr=errors, check=False
+            )
+        if result.returncode != 0:
+            raise Problem(
+                f"`manage.py {arguments[0]}` {services.ended_how(result.returncode)}:\n{services.tail(log, 5)}\n"
+                f"The rest is in {log}. With the cause removed, run the same command again."
+            )
+        return result.stdout.decode()
+
+
+def plain_environment() -> dict[str, str]:
+    """This process's environment without Kasbah's own settings, which each child gets for itself."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("KASBAH_")}
+
+
+def main(*, bind: str, once: bool) -> int:
+    """Start, ask, stay. The exit status: 0 after Ctrl-C or `once`."""
+    host, port = parse_bind(bind)
+    place = home()
+    place.create()
+    with place.lock("start a second time"), _ending_by_exception():
+        end_leftovers(place)
+        check(place, host, port)
+        demo = Demo(place, host, port, Supervisor(place.run, lambda text: say(f"  ! {text}")))
+        say(f"Kasbah on this machine; all data is in {place.path}\n")
+        try:
+            show(demo, *start(demo))
+            if not once:
+                stay(demo)
+        except SERVER_ERRORS as error:
+            raise Problem(f"{error}\nLogs are in {place.logs}.") from error
+        except KeyboardInterrupt:
+            say("\n")
+        finally:
+            stop(demo)
+    return 0
+
+
+def parse_bind(bind: str) -> tuple[str, int]:
+    """`host:port`. Raises Problem."""
+    host, _, port = bind.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise Problem(f"{bind!r} is not an address to listen on; write it like 127.0.0.1:8080")
+    return host.strip("[]"), int(port)
+
+
+@contextlib.contextmanager
+def _ending_by_exception() -> Iterator[None]:
+    """SIGTERM and the closing of the terminal end it like Ctrl-C."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def end_leftovers(place: Home) -> None:
+    """Processes of a run whose supervisor was killed end by themselves; wait for them, then insist."""
+    for note in place.run.glob("*.pid"):
+        pid = processes.read_pid(note)
+        if pid is not None and not processes.await_end(pid, patience=15.0):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        note.unlink(missing_ok=True)
+
+
+def check(place: Home, host: str, port: int) -> None:
+    """What would stop the start later, found now. Raises Problem."""
+    problems.check_platform()
+    built = any(path.is_dir() for path in place.models.glob("[0-9a-f]*"))
+    problems.check_disk(place.path, NEEDED_DISK + (0 if built else MODEL_DISK), "the demo")
+    problems.check_memory(NEEDED_MEMORY)
+    problems.check_port(host, port)
+
+
+def start(demo: Demo) -> tuple[dict[str, Any], question.Answer]:
+    """All steps up to the first answer."""
+    place, supervisor = demo.place, demo.supervisor
+    with Step("PostgreSQL"):
+        database = postgres.prepare(place.path)
+        supervisor.start("postgres", database)
+        postgres.create_roles_and_database(database)
+    with Step("Valkey: one for the control plane, one for the site's jobs"):
+        control, site = (valkey.prepare(place.path, name) for name in ("valkey-control", "valkey-site"))
+        supervisor.start("valkey-control", control)
+        supervisor.start("valkey-site", site)
+    secrets.write_all(
+        place.path,
+        database_url=database.app_url,
+        owner_database_url=database.owner_url,
+        redis_url=control.url,
+        bind=f"{demo.host}:{demo.port}",
+    )
+    with Step("Demo model: SmolLM2-135M as a mixture of 4 experts") as step:
+        engine_python = REPOSITORY / ".venv-engine" / "bin" / "python"
+        built = model.build(engine_python, place.models, lambda line: _build_progress(step, line))
+    with Step("Database schema"):
+        demo.manage("migrate", "--no-input", extra={"KASBAH_OWNER_DATABASE_URL": database.owner_url})
+    with Step("Tenant, project, administrator, site, policy, deployment, key"):
+        facts = bootstrap(demo, site.url, built)
+    with Step("Control plane and housekeeping"):
+        start_control_plane(demo)
+    worker_started = time.monotonic()
+    start_worker(demo, facts, site.url, engine_python)
+    with Step("Inference worker: loading the model into vLLM") as step:
+        answer = first_answer(demo, facts, step, worker_started)
+    return facts, answer
+
+
+def _build_progress(step: Step, line: str) -> None:
+    step.note(line)
+    layer, slash, layers = line.removeprefix("layer ").partition("/")
+    if slash and layer.isdigit():
+        step.fraction(0.9 * int(layer) / int(layers))
+
+
+def bootstrap(demo: Demo, broker_url: str, built: model.BuiltModel) -> dict[str, Any]:
+    """`manage.py bootstrap_demo`; what it tells only once is kept in `<home>/admin`, mode 0600."""
+    once_only = {name: demo.place.admin / f"demo_{name}" for name in ("api_key", "admin_password")}
+    extra = {"KASBAH_DEMO_BROKER_URL": broker_url, "KASBAH_DEMO_MODEL": built.digest}
+    if not once_only["api_key"].exists():
+        extra["KASBAH_DEMO_NEW_KEY"] = "1"
+    facts: dict[str, Any] = json.loads(demo.manage("bootstrap_demo", "--json", extra=extra))
+    for name, path in once_only.items():
+        if facts.get(name):
+            secrets.write(path, facts[name])
+        elif path.exists():
+            facts[name] = path.read_text(encoding="ascii")
+    return facts
+
+
+def start_control_plane(demo: Demo) -> None:
+    """Web process and housekeeping (Celery worker with beat); returns when the web process answers."""
+    place, environment = demo.place, demo.environment()
+    serve = [sys.executable, str(REPOSITORY / "manage.py"), "serve", "--host", demo.host, "--port", str(demo.port)]
+    web = Program(serve, environment, place.logs / "web.log", REPOSITORY)
+    demo.supervisor.start("web", web)
+    celery = [sys.executable, "-m", "celery", "-A", "kasbah.config.celery", "worker", "-B"]
+    celery += ["-s", str(place.run / "beat"), "--pool", "threads", "--concurrency", "2", "-Q", "housekeeping"]
+    celery += ["--hostname", "housekeeping@kasbah", "--loglevel", "INFO"]
+    demo.supervisor.start("housekeeping", Program(celery, environment, place.logs / "housekeeping.log", REPOSITORY))
+    deadline = time.monotonic() + 60
+    while not question.reachable(demo.host, demo.port):
+        if web.process is not None and web.process.poll() is not None:
+            raise Problem(f"The control plane did not start:\n{services.tail(web.log)}\nIts log is {web.log}.")
+        if time.monotonic() > deadline:
+            raise Problem(f"The control plane does not answer on {demo.address} after 60 s; its log is {web.log}.")
+        time.sleep(0.1)
+
+
+def start_worker(demo: Demo, facts: Mapping[str, Any], broker_url: str, engine_python: Path) -> None:
+    """The inference worker. It gets its broker and its enrolment token, and nothing of the control plane's."""
+    place = demo.place
+    argv = [sys.executable, "-m", "inference_worker", "--site", str(facts["site"])]
+    argv += ["--state-dir", str(place.worker), "--models", str(place.models), "--engine-python", str(engine_python)]
+    environment = plain_environment() | {"KASBAH_BROKER_URL": broker_url, "PYTHONUNBUFFERED": "1"}
+    if facts.get("enrol_token"):
+        environment["KASBAH_ENROL_TOKEN"] = str(facts["enrol_token"])
+    log = place.logs / "worker.log"
+    demo.supervisor.start("worker", Program(argv, environment, log, REPOSITORY, patience=30.0))
+
+
+def first_answer(demo: Demo, facts: Mapping[str, Any], step: Step, started: float) -> question.Answer:
+    """Ask until the model answers, with a bar after the time it took last."""
+    note = demo.place.run / "engine-seconds"
+    try:
+        expected = float(note.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        expected = 60.0
+
+    def waiting(reason: str) -> None:
+        demo.supervisor.look()
+        step.fraction(min((time.monotonic() - started) / expected, 0.97))
+        step.note(reason)
+
+    log = demo.place.logs / "worker.log"
+    try:
+        answer = question.ask(demo.address, str(facts["api_key"]), str(facts["model"]), waiting)
+    except question.Unanswered as error:
+        raise Problem(f"{error}\nThe worker's last words:\n{services.tail(log)}\nIts log is {log}.") from error
+    note.write_text(f"{time.monotonic() - started:.0f}\n", encoding="ascii")
+    step.fraction(1.0)
+    return answer
+
+
+def show(demo: Demo, facts: Mapping[str, Any], answer: question.Answer) -> None:
+    """The answer, its origin and receipt, and how to go on."""
+    (demo.place.run / "demo.json").write_text(json.dumps({"address": demo.address}), encoding="ascii")
+    say()
+    for line in question.report(answer):
+        say(line)
+    body = json.dumps({"model": facts["model"], "messages": [{"role": "user", "content": "Hello"}]})
+    say("\nAsk it yourself:\n")
+    say(f"  curl {demo.address}/v1/chat/completions \\")
+    say(f"    -H 'Authorization: Bearer {facts['api_key']}' -H 'Content-Type: application/json' \\")
+    say(f"    -d '{body}'\n")
+    say(f"  OpenAI SDK:  base_url={demo.address}/v1  api_key={facts['api_key']}")
+    say(f"  Management:  {demo.address}/api/  as {facts['admin_email']},")
+    say(f"               password in {demo.place.admin / 'demo_admin_password'}")
+
+
+def stay(demo: Demo) -> None:
+    """Keep everything alive until Ctrl-C."""
+    say("\nRunning. Ctrl-C ends everything; the data stays, and the next start takes it up.")
+    while True:
+        demo.supervisor.look()
+        time.sleep(1.0)
+
+
+def stop(demo: Demo) -> None:
+    """End everything in order; a second Ctrl-C does not leave halves behind."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    (demo.place.run / "demo.json").unlink(missing_ok=True)
+    with Step("Ending everything") as step:
+        killed = demo.supervisor.stop(step.note)
+        step.note("")
+    if killed:
+        say(f"  ! did not end by themselves and were killed: {', '.join(killed)}")
