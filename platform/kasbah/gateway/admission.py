@@ -1,0 +1,237 @@
+"""From a request to a job that may run: who asks, for what, where it may be processed, and whether it is within limits.
+
+One way, in this order; each step may refuse. Nothing is dispatched before the intent is committed.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, NoReturn
+from uuid import UUID
+
+from kasbah.audit import services as audit
+from kasbah.audit.services import Event, EventType
+from kasbah.common.errors import Forbidden, Invalid, KasbahError, QuotaExceeded, Unauthenticated
+from kasbah.gateway import idempotency, refusals
+from kasbah.gateway.bodies import base
+from kasbah.gateway.cache import Facts
+from kasbah.gateway.endpoints import Endpoint
+from kasbah.gateway.exchange import Exchange
+from kasbah.gateway.ledger import Entry
+from kasbah.gateway.runtime import Runtime
+from kasbah.identity.models import DataClass, Scope
+from kasbah.identity.services import Principal, actor_of_key
+from kasbah.metering.services import Reservation
+from kasbah.residency.services import Decision, Question, SiteFact, decide
+from kasbah.serving.services import DeploymentRecord, JobRequest, NewJob
+
+CLASSES = tuple(DataClass.values)
+TAG = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?")
+MAX_TAGS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a client asks for, understood but not yet allowed."""
+
+    principal: Principal
+    endpoint: Endpoint
+    body: base.Body
+    size: int  # bytes of the body as it came
+    facts: Facts
+    deployment: DeploymentRecord
+    question: Question
+    key: idempotency.Key | None
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the model's context."""
+        return int(self.deployment.engine_settings.get("max_model_len", 2048))
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A request whose intent and job are committed."""
+
+    wish: Wish
+    decision: Decision
+    reservation: Reservation
+    job: NewJob
+    intent: Event
+
+    @property
+    def may_keep(self) -> bool:
+        """Whether the answer is to be kept for its idempotency key, which the policy must allow."""
+        policy = self.wish.facts.policy
+        return self.wish.key is not None and policy is not None and policy.content(self.job.data_class) == "sealed"
+
+    def site_slug(self, site_id: UUID) -> str:
+        """Name of one of the compliant sites."""
+        site = self.wish.facts.sites.get(site_id)
+        return site.slug if site is not None else str(site_id)
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """What every answer to it tells, the site excepted."""
+        return [
+            *((name.encode(), value.encode()) for name, value in self.reservation.headers.items()),
+            (b"kasbah-policy-version", b"%d" % self.decision.policy_version),
+            (b"kasbah-model-digest", self.wish.deployment.model_digest.encode()),
+            (b"kasbah-audit-receipt", audit.receipt(self.intent).encode()),
+        ]
+
+
+async def authenticate(runtime: Runtime, exchange: Exchange) -> Principal:
+    """Who asks. Raises Unauthenticated, Forbidden, Unavailable."""
+    scheme, _, text = exchange.header(b"authorization").partition(" ")
+    if scheme.lower() != "bearer" or not text:
+        raise Unauthenticated("Send your API key as 'Authorization: Bearer KEY'.")
+    principal = await runtime.principals.get(text.strip())
+    exchange.notes["tenant"] = principal.tenant_slug
+    exchange.notes["key"] = principal.key_id
+    if Scope.INFERENCE.value not in principal.scopes:
+        raise Forbidden("This API key may not be used for inference; create one with the scope 'inference'.")
+    return principal
+
+
+async def understand(runtime: Runtime, exchange: Exchange, endpoint: Endpoint) -> Wish:
+    """Authenticate, read and check the request. Raises KasbahError."""
+    principal = await authenticate(runtime, exchange)
+    data = await exchange.body()
+    body = base.decode(endpoint.decoder, data)
+    facts = await runtime.tenants.facts(principal.tenant_id)
+    deployment = facts.deployments.get(body.model)
+    if deployment is None:
+        raise refusals.model_not_found(body.model)
+    exchange.notes["model"] = deployment.name
+    wish = Wish(
+        principal=principal,
+        endpoint=endpoint,
+        body=body,
+        size=len(data),
+        facts=facts,
+        deployment=deployment,
+        question=_question(exchange, principal, facts, deployment),
+        key=idempotency.read(principal, exchange.header(b"idempotency-key"), endpoint.path, data),
+    )
+    body.check(wish.longest)
+    return wish
+
+
+def _question(exchange: Exchange, principal: Principal, facts: Facts, deployment: DeploymentRecord) -> Question:
+    data_class = exchange.header(b"kasbah-data-class").lower() or principal.data_class
+    if data_class and data_class not in CLASSES:
+        raise refusals.invalid_data_class(", ".join(CLASSES))
+    tags = tuple(part.strip().lower() for part in exchange.header(b"kasbah-data-tags").split(",") if part.strip())
+    if len(tags) > MAX_TAGS or not all(TAG.fullmatch(tag) for tag in tags):
+        raise Invalid(f"kasbah-data-tags: at most {MAX_TAGS} tags such as personal, health.", param="kasbah-data-tags")
+    purpose = exchange.header(b"kasbah-purpose").lower()
+    if purpose and not TAG.fullmatch(purpose):
+        raise Invalid("kasbah-purpose is one word such as support or research.", param="kasbah-purpose")
+    sites = (facts.sites.get(site) for site in deployment.sites)
+    return Question(
+        tenant=principal.tenant_id,
+        data_class=data_class,
+        model=deployment.name,
+        tags=tags,
+        purpose=purpose,
+        project=str(principal.project_id),
+        sites=tuple(SiteFact(site.id, site.slug, site.jurisdiction) for site in sites if site is not None),
+    )
+
+
+async def admit(runtime: Runtime, exchange: Exchange, wish: Wish) -> Admitted | None:
+    """Decide, reserve, seal, commit. None: another request holds the idempotency key. Raises KasbahError."""
+    decision = decide(wish.facts.policy, wish.question)
+    if not decision.allowed:
+        await _deny(runtime, exchange, wish, decision, refusals.residency_denied(decision))
+    if not runtime.dispatcher.capacity.ready(wish.deployment.id, decision.sites):
+        raise refusals.no_capacity(wish.deployment.name)
+    limits = await runtime.tenants.limits(wish.principal)
+    body = wish.body
+    try:
+        reservation = await runtime.meter.reserve(
+            wish.principal,
+            limits,
+            body.prompt_at_most(wish.size, wish.longest),
+            body.completion_at_most(wish.longest),
+        )
+    except QuotaExceeded as error:
+        await _deny(runtime, exchange, wish, decision, error)
+    try:
+        job = runtime.dispatcher.prepare(_job_request(exchange, wish, decision))
+        intent = _event(exchange, wish, decision, EventType.INFERENCE_INTENT, audit.Outcome.PENDING, job=job)
+        claim = wish.key.claim(job.id) if wish.key is not None else None
+        written = await runtime.ledger.write(Entry(event=intent, job=job, claim=claim))
+    except BaseException:
+        await runtime.meter.release(reservation)
+        raise
+    if not written:
+        await runtime.meter.release(reservation)
+        return None
+    return Admitted(wish, decision, reservation, job, intent)
+
+
+def _job_request(exchange: Exchange, wish: Wish, decision: Decision) -> JobRequest:
+    principal = wish.principal
+    return JobRequest(
+        tenant_id=principal.tenant_id,
+        project_id=principal.project_id,
+        api_key_id=principal.key_id,
+        deployment_id=wish.deployment.id,
+        model_digest=wish.deployment.model_digest,
+        request_id=exchange.request_id,
+        endpoint=wish.endpoint.path,
+        stream=wish.body.streams,
+        data_class=decision.data_class,
+        policy=decision.policy,
+        sites=decision.sites,
+        body=wish.body.for_engine(),
+    )
+
+
+async def _deny(runtime: Runtime, exchange: Exchange, wish: Wish, decision: Decision, error: KasbahError) -> NoReturn:
+    """Record the denial, then raise it; a denial that cannot be recorded is a 503."""
+    event = _event(exchange, wish, decision, EventType.INFERENCE_DENIED, audit.Outcome.DENIED, reason=error.code)
+    await runtime.ledger.write(Entry(event=event))
+    error.headers["kasbah-policy-version"] = str(decision.policy_version)
+    error.headers["kasbah-audit-receipt"] = audit.receipt(event)
+    raise error
+
+
+def _event(
+    exchange: Exchange,
+    wish: Wish,
+    decision: Decision,
+    kind: EventType,
+    outcome: audit.Outcome,
+    *,
+    job: NewJob | None = None,
+    reason: str = "",
+) -> Event:
+    details: dict[str, Any] = {
+        "data_class": decision.data_class,
+        "endpoint": wish.endpoint.path,
+        "project": wish.question.project,
+        "stream": wish.body.streams,
+    }
+    if wish.question.tags:
+        details["tags"] = list(wish.question.tags)
+    if wish.question.purpose:
+        details["purpose"] = wish.question.purpose
+    details["sites"] = [str(site) for site in decision.sites]
+    details["excluded"] = [f"{item.site} {item.rule}" for item in decision.reasons]
+    return Event(
+        type=kind,
+        tenant_id=wish.principal.tenant_id,
+        actor=actor_of_key(wish.principal).ref,
+        outcome=outcome,
+        resource=audit.Resource("job", str(job.id)) if job is not None else None,
+        reason=reason,
+        request_id=exchange.request_id,
+        policy=audit.Policy(
+            decision.policy_id, decision.policy_version, "allow" if decision.allowed else "deny", decision.rule
+        ),
+        model=audit.Model(wish.deployment.name, wish.deployment.model_digest),
+        details=details,
+    )

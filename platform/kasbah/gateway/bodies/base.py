@@ -1,0 +1,172 @@
+"""What all request bodies share: decoding with errors that name the field, and what is said of every body.
+
+Known fields are typed and capped; fields that OpenAI's SDKs send and that mean nothing here (`store`, `user` ...)
+are accepted and dropped; every other field is refused by name. An allow-list, because engines read fields of
+their own that open doors: another tenant's cache salt, chat templates, guided decoding back ends, KV transfers.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, ClassVar, TypeVar
+
+import msgspec
+
+from kasbah.common.errors import Invalid
+
+ALLOWANCE = 256  # tokens that a chat template may add to what the client wrote
+MAX_CHOICES = 16
+MAX_LOGPROBS = 20  # vLLM's default max_logprobs; a larger number is memory for the asking (CVE-2026-34756)
+MAX_TOKENS = 1_000_000
+
+Count = Annotated[int, msgspec.Meta(ge=1, le=MAX_TOKENS)]
+Choices = Annotated[int, msgspec.Meta(ge=1, le=MAX_CHOICES)]
+Logprobs = Annotated[int, msgspec.Meta(ge=0, le=MAX_LOGPROBS)]
+TokenId = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+TokenIds = Annotated[list[TokenId], msgspec.Meta(min_length=1, max_length=MAX_TOKENS)]
+StopText = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=63)]
+
+_PLACE = re.compile(r" - at `(?:key in )?\$\.?(.*)`$")
+_FIELD = re.compile(r"field `(.+?)`")
+_WAY_OUT = "Remove it: a field reaches the model only if this API knows it; the developer's guide lists those it knows."
+
+
+class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`include_usage`: one last chunk with the usage. `include_obfuscation` is accepted and means nothing here."""
+
+    include_usage: bool = False
+    include_obfuscation: bool = False
+
+
+class Body(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A request to a model. `omit_defaults` keeps what was not sent, or sent as null, out of the engine's body."""
+
+    IGNORED: ClassVar[tuple[str, ...]] = ("user",)
+
+    model: Name
+    user: str | None = None
+
+    def check(self, longest: int) -> None:
+        """Raise Invalid for what types cannot say; `longest` is the model's context in tokens."""
+
+    @property
+    def streams(self) -> bool:
+        """Whether the client asked for a stream."""
+        return False
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether the client asked for the usage chunk of a stream."""
+        return False
+
+    def prompts(self) -> int:
+        """How many prompts the body holds."""
+        return 1
+
+    def completion_at_most(self, longest: int) -> int:
+        """Tokens that the answer may have, all choices together."""
+        return 0
+
+    def prompt_at_most(self, size: int, longest: int) -> int:
+        """Tokens that the prompts may have: no token is shorter than a byte of the body's `size`, nor a prompt
+        longer than the model's context."""
+        return min(size + ALLOWANCE, longest * self.prompts())
+
+    def for_engine(self) -> bytes:
+        """JSON of what the engine is given; the fields in IGNORED are left out."""
+        for name in self.IGNORED:
+            setattr(self, name, None)
+        return msgspec.json.encode(self)
+
+
+BodyType = TypeVar("BodyType", bound=Body)
+
+
+class Generation(Body, kw_only=True):
+    """What chat and text completions share: sampling and streaming."""
+
+    frequency_penalty: Annotated[float, msgspec.Meta(ge=-2, le=2)] | None = None
+    logit_bias: dict[str, Annotated[float, msgspec.Meta(ge=-100, le=100)]] | None = None
+    max_tokens: Count | None = None
+    n: Choices | None = None
+    presence_penalty: Annotated[float, msgspec.Meta(ge=-2, le=2)] | None = None
+    seed: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | None = None
+    stop: StopText | Annotated[list[StopText], msgspec.Meta(max_length=16)] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
+    # vLLM's own sampling parameters, which open models need and which cost nothing
+    top_k: Annotated[int, msgspec.Meta(ge=-1, le=10_000)] | None = None
+    min_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    repetition_penalty: Annotated[float, msgspec.Meta(gt=0, le=2)] | None = None
+    min_tokens: Annotated[int, msgspec.Meta(ge=0, le=MAX_TOKENS)] | None = None
+    ignore_eos: bool | None = None
+
+    @property
+    def streams(self) -> bool:
+        return bool(self.stream)
+
+    @property
+    def include_usage(self) -> bool:
+        return self.stream_options is not None and self.stream_options.include_usage
+
+    def limit(self) -> int | None:
+        """The client's own limit of a choice, in tokens."""
+        return self.max_tokens
+
+    def check(self, longest: int) -> None:
+        if self.stream_options is not None and not self.stream:
+            raise Invalid("stream_options needs stream: true.", param="stream_options")
+        if self.logit_bias is not None:
+            _check_bias(self.logit_bias)
+        limit = self.limit()
+        if limit is not None and limit > longest:
+            raise Invalid(f"This model's context has {longest} tokens; ask for fewer.", param="max_tokens")
+        if self.min_tokens is not None and self.min_tokens > (limit or longest):
+            raise Invalid("min_tokens is larger than what the answer may have.", param="min_tokens")
+
+    def for_engine(self) -> bytes:
+        self.stream_options = None  # the worker asks for the usage of every stream itself
+        return super().for_engine()
+
+
+def _check_bias(bias: dict[str, float]) -> None:
+    if len(bias) > 300:
+        raise Invalid("logit_bias takes at most 300 tokens.", param="logit_bias")
+    for token in bias:
+        if not (token.isascii() and token.isdigit() and len(token) <= 9):
+            raise Invalid("The keys of logit_bias are token ids as text, such as '50256'.", param="logit_bias")
+
+
+def decode(decoder: msgspec.json.Decoder[BodyType], data: bytes) -> BodyType:
+    """Parse a body. Raises Invalid, with the field in `param`."""
+    try:
+        return decoder.decode(data)
+    except msgspec.ValidationError as error:
+        raise _named(str(error)) from error
+    except RecursionError as error:
+        raise Invalid("The body is nested too deeply.") from error
+    except UnicodeDecodeError as error:
+        raise Invalid("The body is not UTF-8.") from error
+    except msgspec.DecodeError as error:
+        raise Invalid(f"The body is not valid JSON: {error}") from error
+
+
+def _named(text: str) -> Invalid:
+    """The error of a msgspec message such as: Expected `int`, got `str` - at `$.messages[0].n`."""
+    place = _PLACE.search(text)
+    where = place.group(1) if place else ""
+    what = text[: place.start()] if place else text
+    field = _FIELD.search(what)
+    if field is not None and "unknown" in what:
+        where = f"{where}.{field.group(1)}".lstrip(".")
+        return Invalid(f"Unknown field {where}. {_WAY_OUT}", param=where, code="unknown_field")
+    if field is not None:
+        where = f"{where}.{field.group(1)}".lstrip(".")
+        return Invalid(f"The field {where} is missing.", param=where, code="missing_field")
+    if where.endswith(".role"):
+        return Invalid("Unknown role: roles are system, developer, user, assistant and tool.", param=where)
+    subject = where or "The body"
+    return Invalid(f"{subject}: {what[0].lower()}{what[1:].replace('`', '')}.", param=where or None)

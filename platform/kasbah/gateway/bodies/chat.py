@@ -1,0 +1,188 @@
+"""POST /v1/chat/completions (OpenAI API reference, "Create chat completion")."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+import msgspec
+
+from kasbah.common.errors import Invalid
+from kasbah.gateway.bodies.base import Count, Generation, Logprobs
+
+MAX_MESSAGES = 4096
+MAX_TOOLS = 128
+ToolName = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[a-zA-Z0-9_.-]+$")]
+
+
+class Part(msgspec.Struct, omit_defaults=True):
+    """A part of a message's content. Fields of other kinds of parts are not read, so nothing can be fetched."""
+
+    type: str
+    text: str | None = None
+    refusal: str | None = None
+
+
+class CalledFunction(msgspec.Struct, forbid_unknown_fields=True):
+    """The function of a tool call; `arguments` is JSON as text."""
+
+    name: ToolName
+    arguments: str
+
+
+class ToolCall(msgspec.Struct):
+    """A call that the model made in an earlier turn."""
+
+    id: str
+    function: CalledFunction
+    type: Literal["function"] = "function"
+
+
+class Message(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """One turn of the conversation."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[Part] | None = None
+    name: Annotated[str, msgspec.Meta(max_length=64)] | None = None
+    tool_calls: Annotated[list[ToolCall], msgspec.Meta(max_length=MAX_TOOLS)] | None = None
+    tool_call_id: str | None = None
+    refusal: str | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    # what an SDK sends back of an earlier answer, and what means nothing to a text model
+    annotations: list[Any] | None = None
+    audio: None = None
+    function_call: None = None
+
+    def check(self, where: str) -> None:
+        """Raise Invalid where the turn lacks what its role needs or brings what no text model reads."""
+        if self.role == "tool" and self.tool_call_id is None:
+            raise Invalid("A tool's message names its tool_call_id.", param=f"{where}.tool_call_id")
+        if self.content is None and not (self.role == "assistant" and (self.tool_calls or self.refusal)):
+            raise Invalid("Only an assistant's message with tool_calls has no content.", param=f"{where}.content")
+        if isinstance(self.content, list):
+            for index, part in enumerate(self.content):
+                _check_part(part, f"{where}.content[{index}]")
+
+
+def _check_part(part: Part, where: str) -> None:
+    if part.type == "text" and part.text is None:
+        raise Invalid("A part of type text has a text.", param=f"{where}.text")
+    if part.type == "refusal" and part.refusal is None:
+        raise Invalid("A part of type refusal has a refusal.", param=f"{where}.refusal")
+    if part.type not in {"text", "refusal"}:
+        raise Invalid(
+            f"Parts of type {part.type[:40]} are not accepted: nothing is fetched on behalf of a request, and the"
+            " models here read text. Send parts of type text.",
+            param=f"{where}.type",
+            code="unsupported_content",
+        )
+
+
+class Function(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """A function that the model may call; `parameters` is JSON Schema."""
+
+    name: ToolName
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(msgspec.Struct, forbid_unknown_fields=True):
+    """A tool that the model may use."""
+
+    type: Literal["function"]
+    function: Function
+
+
+class NamedFunction(msgspec.Struct, forbid_unknown_fields=True):
+    """The function of a forced choice."""
+
+    name: ToolName
+
+
+class NamedTool(msgspec.Struct, forbid_unknown_fields=True):
+    """The tool that the model must use."""
+
+    type: Literal["function"]
+    function: NamedFunction
+
+
+class JsonSchema(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """The schema that an answer must follow."""
+
+    name: ToolName
+    description: str | None = None
+    schema: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class ResponseFormat(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """Form of the answer."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+
+class ChatBody(Generation, kw_only=True):
+    """A conversation to go on with."""
+
+    IGNORED: ClassVar[tuple[str, ...]] = (
+        "user",
+        "metadata",
+        "modalities",
+        "prediction",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "safety_identifier",
+        "service_tier",
+        "store",
+        "verbosity",
+    )
+
+    messages: Annotated[list[Message], msgspec.Meta(min_length=1, max_length=MAX_MESSAGES)]
+    logprobs: bool | None = None
+    top_logprobs: Logprobs | None = None
+    max_completion_tokens: Count | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    response_format: ResponseFormat | None = None
+    tools: Annotated[list[Tool], msgspec.Meta(max_length=MAX_TOOLS)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    metadata: dict[str, str] | None = None
+    modalities: list[Literal["text"]] | None = None
+    prediction: dict[str, Any] | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+    safety_identifier: str | None = None
+    service_tier: str | None = None
+    store: bool | None = None
+    verbosity: str | None = None
+
+    def limit(self) -> int | None:
+        return self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
+
+    def completion_at_most(self, longest: int) -> int:
+        return (self.n or 1) * (self.limit() or longest)
+
+    def check(self, longest: int) -> None:
+        super().check(longest)
+        for index, message in enumerate(self.messages):
+            message.check(f"messages[{index}]")
+        if self.top_logprobs and not self.logprobs:
+            raise Invalid("top_logprobs needs logprobs: true.", param="top_logprobs")
+        if self.response_format is not None and self.response_format.type == "json_schema":
+            schema = self.response_format.json_schema
+            if schema is None or schema.schema is None:
+                raise Invalid("A json_schema format has a schema.", param="response_format.json_schema")
+        if isinstance(self.tool_choice, NamedTool):
+            names = {tool.function.name for tool in self.tools or ()}
+            if self.tool_choice.function.name not in names:
+                raise Invalid("tool_choice names a tool that is not among tools.", param="tool_choice")
+
+    def for_engine(self) -> bytes:
+        for message in self.messages:
+            message.annotations = None
+        return super().for_engine()
+
+
+DECODER = msgspec.json.Decoder(ChatBody)

@@ -1,0 +1,43 @@
+"""POST /tokenize (vLLM's): the token ids of a text or of a conversation. It reads a prompt, so it is a request like
+any other: decided, sealed, audited."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+
+from kasbah.common.errors import Invalid
+from kasbah.gateway.bodies.base import Body
+from kasbah.gateway.bodies.chat import MAX_MESSAGES, MAX_TOOLS, Message, Tool
+
+
+class TokenizeBody(Body, kw_only=True):
+    """Either `prompt` or `messages`."""
+
+    prompt: str | None = None
+    messages: Annotated[list[Message], msgspec.Meta(min_length=1, max_length=MAX_MESSAGES)] | None = None
+    tools: Annotated[list[Tool], msgspec.Meta(max_length=MAX_TOOLS)] | None = None
+    add_special_tokens: bool | None = None
+    add_generation_prompt: bool | None = None
+    return_token_strs: bool | None = None
+
+    def check(self, longest: int) -> None:
+        if (self.prompt is None) == (self.messages is None):
+            raise Invalid("Send either prompt or messages.", param="prompt")
+        if self.prompt is not None and (self.tools is not None or self.add_generation_prompt is not None):
+            raise Invalid("tools and add_generation_prompt go with messages.", param="tools")
+        for index, message in enumerate(self.messages or ()):
+            message.check(f"messages[{index}]")
+
+    def prompt_at_most(self, size: int, longest: int) -> int:
+        """Nothing is generated and nothing is charged."""
+        return 0
+
+    def for_engine(self) -> bytes:
+        if self.prompt is not None:
+            self.tools = None
+        return super().for_engine()
+
+
+DECODER: msgspec.json.Decoder[Any] = msgspec.json.Decoder(TokenizeBody)

@@ -1,0 +1,63 @@
+"""What one web process holds for its requests, opened and closed with the server's lifespan."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+
+from django.conf import settings
+from redis.asyncio import Redis
+
+from kasbah.common import env
+from kasbah.common.changes import ChangeListener
+from kasbah.common.database import Database
+from kasbah.gateway.cache import TenantCache
+from kasbah.gateway.drain import Drain
+from kasbah.gateway.ledger import Ledger
+from kasbah.identity.services import PrincipalCache
+from kasbah.metering.services import Meter
+from kasbah.serving.services import Dispatcher
+
+
+class Runtime:
+    """Connections, caches and writers. `hold`: seconds in which a stream's status may still become an error's."""
+
+    database: Database
+    redis: Redis
+    listener: ChangeListener
+    principals: PrincipalCache
+    tenants: TenantCache
+    meter: Meter
+    dispatcher: Dispatcher
+    ledger: Ledger
+    drain: Drain
+
+    def __init__(self) -> None:
+        self.hold = float(env.value("STREAM_HOLD", "10"))
+        self._closing = AsyncExitStack()
+
+    async def open(self) -> None:
+        """Connect. What is away is tried again by its own reader; requests are refused with 503 meanwhile."""
+        closing = self._closing
+        self.database = Database(size=int(env.value("GATEWAY_POOL", "4")))
+        await self.database.open()
+        closing.push_async_callback(self.database.close)
+        self.redis = Redis.from_url(settings.REDIS_URL, socket_timeout=2, socket_connect_timeout=2)
+        closing.push_async_callback(self.redis.aclose)
+        self.listener = ChangeListener(settings.DATABASE_URL)
+        self.principals = PrincipalCache(self.database, self.listener)
+        self.tenants = TenantCache(self.database, self.listener)
+        self.dispatcher = Dispatcher(self.database, self.listener)
+        closing.push_async_callback(self.principals.close)
+        await self.listener.start()
+        closing.push_async_callback(self.listener.close)
+        self.meter = Meter(self.redis, self.database)
+        closing.push_async_callback(self.meter.close)
+        self.ledger = Ledger(self.database, self.dispatcher.timings.row_lease)
+        closing.push_async_callback(self.ledger.close)
+        await self.dispatcher.start()
+        closing.push_async_callback(self.dispatcher.close)
+        self.drain = Drain()
+
+    async def close(self) -> None:
+        """Close everything, in the reverse order."""
+        await self._closing.aclose()

@@ -1,0 +1,104 @@
+"""Frames as server-sent events (WHATWG HTML, section 9.2): ids, usage, the end.
+
+The engine knows nothing of whom it answers: its answers carry an id of its own and no usage. Here each chunk gets
+the id under which the client can ask for the receipt, and `usage` where the client asked for it.
+"""
+
+from __future__ import annotations
+
+import time
+
+import msgspec
+
+from inference_worker.contract.frames import Data, Role
+from inference_worker.contract.messages import Usage
+from kasbah.common.errors import KasbahError
+from kasbah.gateway.exchange import error_body
+
+DONE = b"data: [DONE]\n\n"
+WAITING = b": waiting\n\n"
+_NO_USAGE = b',"usage":null}'
+
+
+class _Head(msgspec.Struct):
+    """What the usage chunk repeats of the chunks before it."""
+
+    id: str = ""
+    object: str = ""
+    created: int = 0
+    model: str = ""
+
+
+_head = msgspec.json.Decoder(_Head)
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class Renamed:
+    """Puts `id` in the place of the engine's own in each JSON text of one answer."""
+
+    def __init__(self, answer_id: str) -> None:
+        self._id = answer_id
+        self._ours = b'{"id":"%s"' % answer_id.encode()
+        self._theirs = b""  # `{"id":"..."` of the engine, once seen
+
+    def __call__(self, text: bytes) -> bytes:
+        theirs = self._theirs
+        if theirs and text.startswith(theirs):
+            return self._ours + text[len(theirs) :]
+        return self._slowly(text)
+
+    def _slowly(self, text: bytes) -> bytes:
+        fields = _fields.decode(text)
+        old = fields.get("id")
+        if old is None:
+            return text
+        start = b'{"id":' + bytes(old)
+        if text.startswith(start):
+            self._theirs = start
+            return self._ours + text[len(start) :]
+        return msgspec.json.encode({**fields, "id": self._id})
+
+
+class Events:
+    """Events of one attempt of one answer. Ids are `<attempt>-<number>`, numbered from 1 (Last-Event-ID)."""
+
+    def __init__(self, answer_id: str, attempt: int, *, include_usage: bool) -> None:
+        self._rename = Renamed(answer_id)
+        self._answer_id = answer_id
+        self._include_usage = include_usage
+        self._attempt = attempt
+        self._number = 0
+        self._last = b""
+
+    def chunk(self, frame: Role | Data) -> bytes:
+        """A chunk as an event."""
+        self._number += 1
+        self._last = frame.chunk
+        text = self._rename(frame.chunk)
+        if self._include_usage:
+            text = text[:-1] + _NO_USAGE
+        return b"id: %d-%d\ndata: %s\n\n" % (self._attempt, self._number, text)
+
+    def end(self, usage: Usage) -> bytes:
+        """The usage chunk when it was asked for, and the end."""
+        if not self._include_usage:
+            return DONE
+        head = _head.decode(self._last) if self._last else _Head(created=int(time.time()))
+        chunk = {
+            "id": self._answer_id,
+            "object": head.object,
+            "created": head.created,
+            "model": head.model,
+            "choices": [],
+            "usage": {
+                "prompt_tokens": usage.prompt_tokens,
+                "completion_tokens": usage.completion_tokens,
+                "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+            },
+        }
+        return b"data: %s\n\n%s" % (msgspec.json.encode(chunk), DONE)
+
+
+def error_event(error: KasbahError) -> bytes:
+    """An error after the first token: the SDK raises on it, and the stream ends without [DONE]."""
+    return b"data: %s\n\n" % error_body(error)

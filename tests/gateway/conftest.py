@@ -1,0 +1,40 @@
+"""Fixtures of the gateway's tests: the platform of one module, a tenant of one test."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:  # conftest files are read before Django is set up
+    from tests.factories import Household
+    from tests.gateway.stack import Stack
+
+
+@pytest.fixture(scope="module")
+def stack(postgres_server: Any, valkey_server: Any, django_db_blocker: Any) -> Iterator[Stack]:
+    """One site, `north`, with a worker; a short hold so that waiting streams are seen to wait."""
+    from tests.conftest import empty_tables
+    from tests.gateway import stack as stacks
+
+    home = Path(tempfile.mkdtemp(prefix="ksb-gw-"))
+    try:
+        with (
+            django_db_blocker.unblock(),
+            stacks.running(home, {"north": "FR"}, KASBAH_STREAM_HOLD="1.0") as running,
+        ):
+            running.await_capacity(running.household().key_text)
+            yield running
+    finally:
+        empty_tables(postgres_server.owner_url)
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture
+def client_of(stack: Stack) -> Household:
+    """A tenant with a key that may use everything."""
+    return stack.household()
