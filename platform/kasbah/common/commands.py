@@ -53,7 +53,7 @@ class KasbahCommand(BaseCommand):
         """Run, report, and turn errors into one line on standard error with exit status 1."""
         as_json = options.pop("json")
         try:
-            result = self.run(**options)
+            result = self.run(as_json=as_json, **options)
         except (KasbahError, ValidationError, DatabaseError) as error:
             raise CommandError(self._reason(error)) from error
         except SettingMissing as error:
@@ -125,6 +125,14 @@ def uuid_argument(value: str) -> UUID:
         return UUID(value)
     except ValueError as error:
         raise ArgumentTypeError(f"{value!r} is not an id such as 0199c1f2-7a3b-7c4d-8e5f-0123456789ab") from error
+
+
+def read_secret(path: Path, option: str) -> str:
+    """The first line of a file. Raises CommandError."""
+    try:
+        return path.read_text(encoding="utf-8").splitlines()[0].strip()
+    except (OSError, UnicodeDecodeError, IndexError) as error:
+        raise CommandError(f"{option}: cannot read a line of {path}: {error}") from error
 
 
 def write_secret(path: Path, secret: str) -> None:

@@ -6,7 +6,7 @@ from django.urls import URLPattern, URLResolver, include, path
 from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
-APPS = ("audit", "identity")
+APPS = ("audit", "identity", "registry", "residency", "metering", "serving")
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("api/schema/", SpectacularAPIView.as_view(authentication_classes=[]), name="schema"),

@@ -11,7 +11,7 @@ from django.core.management.base import CommandError
 from kasbah.common import rls
 from kasbah.common.commands import Facts, KasbahCommand, operator
 from kasbah.identity.models import Project, Tenant, User
-from kasbah.identity.services import Actor, system
+from kasbah.identity.services import Actor, actor_of_user, system
 
 
 def command_actor() -> Actor:
@@ -28,7 +28,7 @@ class TenantCommand(KasbahCommand):
 
     def run(self, **options: Any) -> Facts | Sequence[Facts]:
         """Find the tenant, then act in its scope."""
-        tenant = find_tenant(options["tenant"])
+        tenant = find_tenant(options.pop("tenant"))
         with rls.tenant_scope(tenant.id):
             return self.act(tenant, **options)
 
@@ -62,3 +62,8 @@ def find_user(email: str) -> User:
     if found is None:
         raise CommandError(f"There is no user {email!r}. Make one with: manage.py createuser --email {email}")
     return found
+
+
+def acting_person(email: str) -> Actor:
+    """The person in whose name something is done that takes a person; the event says that a command did it."""
+    return actor_of_user(find_user(email), "command")

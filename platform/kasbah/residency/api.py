@@ -105,7 +105,7 @@ class PolicyBody(StrictSerializer):
 class ProblemShown(serializers.Serializer[Any]):
     """What is wrong, and where."""
 
-    path = serializers.CharField(help_text="Place in the document, such as rules[0].sites[1].")
+    path = serializers.CharField(help_text="JSON Pointer (RFC 6901), such as /rules/0/sites; empty: the document.")
     message = serializers.CharField()
 
 
@@ -121,7 +121,7 @@ class Question(StrictSerializer):
 
     data_class = serializers.ChoiceField(DataClass.choices)
     model = serializers.CharField(max_length=63, help_text="Public name of the model.")
-    tags = serializers.ListField(child=serializers.CharField(max_length=63), default=list, max_length=20)
+    tags = serializers.ListField(child=serializers.CharField(max_length=63), default=list, max_length=16)
     purpose = serializers.CharField(max_length=63, default="", allow_blank=True)
     project = serializers.CharField(max_length=63, default="", allow_blank=True)
 
@@ -139,6 +139,7 @@ class DecisionShown(serializers.Serializer[Any]):
     allowed = serializers.BooleanField()
     sites = serializers.ListField(child=serializers.CharField(), help_text="Slugs of the compliant sites.")
     rule = serializers.CharField(help_text="The rule that decided.")
+    data_class = serializers.CharField(help_text="The class that was decided for.")
     policy = serializers.UUIDField(allow_null=True)
     policy_version = serializers.IntegerField(allow_null=True)
     reasons = Reason(many=True)

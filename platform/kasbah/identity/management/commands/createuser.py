@@ -11,7 +11,7 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
-from kasbah.common.commands import Facts, KasbahCommand
+from kasbah.common.commands import Facts, KasbahCommand, read_secret
 from kasbah.identity import services
 from kasbah.identity.commands import command_actor
 
@@ -51,10 +51,7 @@ class Command(KasbahCommand):
         if generate:
             return secrets.token_urlsafe(18)
         if file is not None:
-            try:
-                return file.read_text(encoding="utf-8").splitlines()[0]
-            except (OSError, UnicodeDecodeError, IndexError) as error:
-                raise CommandError(f"--password-file: cannot read a line of {file}: {error}") from error
+            return read_secret(file, "--password-file")
         if not sys.stdin.isatty():
             raise CommandError("No terminal to ask for a password: give --password-file or --generate-password.")
         password = getpass.getpass("Password: ")
