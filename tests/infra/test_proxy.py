@@ -109,7 +109,7 @@ def upstream() -> Iterator[Upstream]:
 @contextlib.contextmanager
 def caddy(caddyfile: Path, upstream: Upstream, secrets_folder: Path, folder: Path) -> Iterator[tuple[int, int, Path]]:
     """Run the proxy; answers its HTTPS and HTTP ports and its log."""
-    https, http, log = free_port(), free_port(), folder / "caddy.log"
+    https, http, health, log = free_port(), free_port(), free_port(), folder / "caddy.log"
     environment = {
         "PATH": os.defpath,
         "HOME": str(folder),
@@ -120,6 +120,7 @@ def caddy(caddyfile: Path, upstream: Upstream, secrets_folder: Path, folder: Pat
         "UPSTREAM": f"127.0.0.1:{upstream.port}",
         "IDENTITY_UPSTREAM": f"127.0.0.1:{upstream.port}",
         "BODY_LIMIT": str(LIMIT),
+        "HEALTH_PORT": str(health),
     }
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -130,6 +131,7 @@ def caddy(caddyfile: Path, upstream: Upstream, secrets_folder: Path, folder: Pat
         )
     try:
         wait_for_port(https)
+        assert httpx.get(f"http://127.0.0.1:{health}/healthz").status_code == 200  # the container's own check
         yield https, http, log
     finally:
         process.terminate()
@@ -211,9 +213,11 @@ def test_bodies_have_a_limit(proxy: Any, secrets_folder: Path, size: int, status
         ("/identity/realms/master/protocol/openid-connect/token", 404),
         ("/identity/Realms/MASTER/protocol", 404),
         ("/identity/metrics", 404),
+        ("/healthz", 200),
+        ("/readyz", 404),
     ],
 )
-def test_the_identity_provider_shows_its_login_only(proxy: Any, secrets_folder: Path, path: str, status: int) -> None:
+def test_what_is_seen_from_outside(proxy: Any, secrets_folder: Path, path: str, status: int) -> None:
     raw = path.encode()
     with client(secrets_folder, proxy[0]) as http:
         request = http.build_request("GET", "/", extensions={"sni_hostname": HOST})
