@@ -20,7 +20,8 @@ from django.conf import settings
 from inference_worker.contract import manifest
 from inference_worker.contract.manifest import FileEntry, ManifestMismatch
 from kasbah.common.errors import Conflict, Invalid, Unavailable
-from kasbah.registry.scan import Scanned, scan
+from kasbah.registry.scan import scan
+from kasbah.registry.topology import Topology, topology_of
 
 LOCK = ".import.lock"
 SPARE = 64 * 1024 * 1024  # bytes that stay free on the disk
@@ -45,7 +46,7 @@ class Admitted:
     digest: str
     files: tuple[FileEntry, ...]
     size: int
-    scanned: Scanned
+    topology: Topology
 
 
 def folder_of(digest: str) -> Path:
@@ -57,10 +58,10 @@ def admit(folder: Path, progress: Watcher | None = None) -> Admitted:
     """Look at `folder`, hash it, and copy it to its place unless it is there already; the folder itself stays.
 
     Raises Invalid for what may not come in, Conflict when another import runs or the stored copy was changed,
-    Unavailable when the disk is full.
+    Unavailable when the disk is full or cannot be read.
     """
-    scanned = scan(folder)
     try:
+        topology = _look(folder)
         counter = _Counter("hash", sum(path.stat().st_size for path in manifest.files_of(folder)), progress)
         files = tuple(manifest.manifest_of(folder, counter.add))
         digest = manifest.digest_of(files)
@@ -68,33 +69,40 @@ def admit(folder: Path, progress: Watcher | None = None) -> Admitted:
         place = folder_of(digest)
         if folder.resolve() != place.resolve():
             with _locked(place.parent):
-                scanned = _keep(folder, place, files, progress)
+                topology = _keep(folder, place, files, progress)
     except ManifestMismatch as error:
         raise Invalid(f"{error}.", param="folder", code="model_refused") from error
-    return Admitted(digest, files, size, scanned)
+    except OSError as error:
+        raise Unavailable(f"{error.filename or folder}: {error.strerror}. Nothing was imported.") from error
+    return Admitted(digest, files, size, topology)
 
 
-def _keep(folder: Path, place: Path, files: tuple[FileEntry, ...], progress: Watcher | None) -> Scanned:
-    """Bring the files to `place`; answers what a scan of the kept bytes says."""
+def _look(folder: Path) -> Topology:
+    """What the model is, when everything in `folder` may come in. Raises Invalid."""
+    return topology_of(scan(folder))
+
+
+def _keep(folder: Path, place: Path, files: tuple[FileEntry, ...], progress: Watcher | None) -> Topology:
+    """Bring the files to `place`; answers what the kept bytes are."""
     if place.exists():
         counter = _Counter("verify", sum(entry.size for entry in files), progress)
         try:
             manifest.verify(place, files, counter.add)
         except ManifestMismatch as error:
             raise Conflict(f"The stored copy was changed: {error}. Move {place} away and import again.") from error
-        return scan(place)
+        return _look(place)
     staging = place.with_name(f".incoming-{place.name}")
     try:
-        scanned = _stage(folder, staging, files, progress)
+        topology = _stage(folder, staging, files, progress)
     except Exception:
         shutil.rmtree(staging, ignore_errors=True)
         raise
     staging.rename(place)
     _sync(place.parent)
-    return scanned
+    return topology
 
 
-def _stage(folder: Path, staging: Path, files: tuple[FileEntry, ...], progress: Watcher | None) -> Scanned:
+def _stage(folder: Path, staging: Path, files: tuple[FileEntry, ...], progress: Watcher | None) -> Topology:
     """Copy what is missing, then check that exactly the manifest's files are there and may come in."""
     staging.mkdir(exist_ok=True)
     missing = [entry for entry in files if not _is_there(staging / entry.path, entry)]
@@ -117,7 +125,7 @@ def _stage(folder: Path, staging: Path, files: tuple[FileEntry, ...], progress: 
             _sync(inner)
     _sync(staging)
     # The source may have changed since it was looked at; what counts is what is kept.
-    return scan(staging)
+    return _look(staging)
 
 
 def _is_there(path: Path, entry: FileEntry) -> bool:

@@ -22,9 +22,10 @@ NAMES: dict[str, tuple[str, ...]] = {
 }
 REQUIRED = ("layers", "hidden_size", "vocabulary", "context")
 MAX = 10**9
+Topology = dict[str, str | int | bool]
 
 
-def topology_of(scanned: Scanned) -> dict[str, str | int | bool]:
+def topology_of(scanned: Scanned) -> Topology:
     """The facts as plain values. `parameters` is left out where weights are packed and cannot be counted so.
 
     Raises Invalid naming the field of config.json that is missing or cannot be.
@@ -36,7 +37,7 @@ def topology_of(scanned: Scanned) -> dict[str, str | int | bool]:
     text = config.get("text_config", config)  # models that also see keep the language model's facts there
     if not isinstance(text, Mapping):
         raise _invalid("text_config", "must be an object")
-    facts: dict[str, str | int | bool] = {"architecture": architectures[0][:200]}
+    facts: Topology = {"architecture": architectures[0][:200]}
     for name, spellings in NAMES.items():
         if (value := _number(text, spellings)) is not None:
             facts[name] = value
@@ -66,7 +67,7 @@ def _number(text: Mapping[str, Any], spellings: tuple[str, ...]) -> int | None:
     return None
 
 
-def _check_experts(facts: dict[str, str | int | bool]) -> None:
+def _check_experts(facts: Topology) -> None:
     experts, chosen = int(facts.get("experts", 0)), int(facts.get("experts_per_token", 0))
     facts["mixture_of_experts"] = experts > 1
     if experts > 1 and not 1 <= chosen <= experts:

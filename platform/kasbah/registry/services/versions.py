@@ -15,7 +15,6 @@ from kasbah.common.requestid import current
 from kasbah.identity.services import Actor, Permission, require
 from kasbah.registry.models import Model, ModelVersion, Stage
 from kasbah.registry.store import Admitted, Watcher, admit
-from kasbah.registry.topology import topology_of
 
 
 def register_version(
@@ -37,14 +36,13 @@ def register_version(
     facts = {"publisher": publisher, "licence": licence, "family": family}
     _model(name, facts)  # what is wrong with the names is said before hours of hashing
     admitted = admit(folder, progress)
-    topology = topology_of(admitted.scanned)
     with rls.platform_scope():
         known = ModelVersion.objects.select_related("model").filter(digest=admitted.digest).first()
         if known is not None:
             return _same(known, name)
         model = _model(name, facts)
         validation.save(model, f"Somebody else entered the model {name} at this moment; try again.", param="name")
-        version = _enter(actor, model, admitted, topology)
+        version = _enter(actor, model, admitted)
         record(_event(EventType.MODEL_REGISTERED, actor, version, name=name, licence=licence, bytes=version.size))
     return version
 
@@ -117,14 +115,14 @@ def _same(version: ModelVersion, name: str) -> ModelVersion:
     return version
 
 
-def _enter(actor: Actor, model: Model, admitted: Admitted, topology: dict[str, str | int | bool]) -> ModelVersion:
+def _enter(actor: Actor, model: Model, admitted: Admitted) -> ModelVersion:
     version = ModelVersion(
         model=model,
         digest=admitted.digest,
         manifest=msgspec.to_builtins(admitted.files),
         size=admitted.size,
         stage=Stage.SCANNED,
-        topology=topology,
+        topology=admitted.topology,
         imported_by_id=actor.user_id,
     )
     validation.save(version, "Somebody else brought the same files in at this moment.", param="folder")
