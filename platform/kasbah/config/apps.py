@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from django.apps import AppConfig
+
+if TYPE_CHECKING:
+    from kasbah.serving.services import SettledJob
 
 
 class CompositionConfig(AppConfig):
@@ -10,3 +16,31 @@ class CompositionConfig(AppConfig):
 
     name = "kasbah.config"
     label = "composition"
+
+    def ready(self) -> None:
+        """Connect apps that may not know each other."""
+        from kasbah.serving.services import on_settled
+
+        on_settled(_meter)
+
+
+def _meter(jobs: Sequence[SettledJob]) -> None:
+    """What housekeeping settles is metered like what the gateway settles."""
+    from kasbah.metering.services import UsageRow, record_usage
+
+    record_usage(
+        [
+            UsageRow(
+                job_id=job.outcome.job_id,
+                tenant_id=job.outcome.tenant_id,
+                project_id=job.project_id,
+                api_key_id=job.api_key_id,
+                deployment=job.deployment,
+                endpoint=job.endpoint,
+                prompt_tokens=job.outcome.prompt_tokens,
+                completion_tokens=job.outcome.completion_tokens,
+                exact=job.outcome.exact,
+            )
+            for job in jobs
+        ]
+    )

@@ -2,7 +2,7 @@
 
 from kasbah.metering.services.limits import LimitRecord, Limits, load_limits, remove_limit, set_limit
 from kasbah.metering.services.meter import DEFAULT_REQUESTS, DEFAULT_TOKENS, Meter, Reservation
-from kasbah.metering.services.usage import UsageRow, insert_usage
+from kasbah.metering.services.usage import UsageRow, insert_usage, record_usage
 
 __all__ = [
     "DEFAULT_REQUESTS",
@@ -14,6 +14,7 @@ __all__ = [
     "UsageRow",
     "insert_usage",
     "load_limits",
+    "record_usage",
     "remove_limit",
     "set_limit",
 ]

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from django.db import connection as django_connection
+
 from kasbah.common.database import Connection
 from kasbah.metering.models import LimitScope
 
@@ -49,6 +51,13 @@ async def insert_usage(connection: Connection, rows: Sequence[UsageRow]) -> None
     if rows:
         names = UsageRow.__slots__
         await connection.execute(INSERT, [[getattr(row, name) for row in rows] for name in names])
+
+
+def record_usage(rows: Sequence[UsageRow]) -> None:
+    """The same from synchronous code, in its transaction."""
+    if rows:
+        with django_connection.cursor() as cursor:
+            cursor.execute(INSERT, [[getattr(row, name) for row in rows] for name in UsageRow.__slots__])
 
 
 async def used_since(connection: Connection, tenant_id: UUID, scope: str, subject_id: UUID, start: datetime) -> int:
