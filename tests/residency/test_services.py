@@ -156,19 +156,23 @@ def test_a_document_with_problems_becomes_no_policy() -> None:
     assert factories.events_of(tenant.id) == []
 
 
-def test_activation_refuses_sites_that_are_not_there_and_lists_them_all() -> None:
-    tenant = factories.tenant()
+def test_activation_refuses_names_that_nothing_has_and_lists_them_all() -> None:
+    house, stranger = factories.household(), factories.household()
     site()
-    draft = services.create_policy(
-        SYSTEM, tenant, document(allow(sites=["*", "paris", "pariss"]), deny(sites=["rabbat"]))
-    )
+    rules = [
+        allow(sites=["*", "paris", "pariss"], projects=[str(house.project.id)]),
+        deny(sites=["rabbat"], projects=[str(stranger.project.id)]),
+    ]
+    draft = services.create_policy(SYSTEM, house.tenant, document(*rules))
     with pytest.raises(PolicyInvalid) as caught:
         services.activate_policy(SYSTEM, draft)
     assert [(problem.path, problem.message) for problem in caught.value.problems] == [
-        ("/rules/0/sites", "there is no site pariss; known: paris"),
-        ("/rules/1/sites", "there is no site rabbat; known: paris"),
+        ("/rules/0/sites/2", "there is no site pariss"),
+        ("/rules/1/sites/0", "there is no site rabbat"),
+        ("/rules/1/projects/0", f"there is no project {stranger.project.id}"),
     ]
-    assert states(tenant) == {1: "draft"}
+    assert states(house.tenant) == {1: "draft"}
+    assert active(house.tenant, rules[0] | {"sites": ["paris"]}).version == 2
 
 
 def test_activation_looks_at_the_document_again() -> None:
@@ -225,6 +229,15 @@ def test_explain_says_what_each_site_is_in_or_out_for() -> None:
         ("paris", "compliant"),
         ("rabat", "no rule allows it"),
     ]
+
+
+def test_explain_takes_a_project_by_id_or_slug() -> None:
+    house = factories.household()
+    site()
+    active(house.tenant, allow(projects=[str(house.project.id)]))
+    for name, allowed in ((house.project.slug, True), (str(house.project.id), True), ("", False), ("other", False)):
+        found = services.explain(house.tenant, data_class="internal", model="mixtral", project=name)
+        assert found.allowed is allowed, name
 
 
 # With real commits.

@@ -125,10 +125,6 @@ class CompiledPolicy:
     allow: Side
     deny: Side
 
-    def content(self, data_class: str) -> str:
-        """What may at most be kept of content of this class: "none", "commitment" or "sealed"."""
-        return self.document.content.get(data_class, "none")
-
 
 def compile_policy(
     document: Mapping[str, Any], *, tenant: UUID | None = None, policy_id: str = "", version: int = 0

@@ -17,7 +17,7 @@ from kasbah.audit.services import Event, EventType, Resource, record
 from kasbah.common import rls
 from kasbah.common.errors import Conflict, NotFound
 from kasbah.common.requestid import current
-from kasbah.identity.models import Tenant
+from kasbah.identity.models import Project, Tenant
 from kasbah.identity.services import Actor, Permission, require
 from kasbah.residency.decision import Question, SiteFact, because, compile_policy, decide
 from kasbah.residency.document import ALL, PolicyInvalid, Problem, validate
@@ -54,7 +54,7 @@ def activate_policy(actor: Actor, policy: Policy) -> Policy:
             raise NotFound("There is no such policy.")
         active = Policy.objects.filter(tenant_id=policy.tenant_id, state=PolicyState.ACTIVE).first()
         _check_turn(draft, active)
-        if problems := validate(draft.document) or _unknown_sites(draft.document):
+        if problems := validate(draft.document) or _strangers(draft):
             raise PolicyInvalid(problems)
         if active is not None:
             active.state = PolicyState.SUPERSEDED
@@ -98,9 +98,13 @@ class Explanation:
 def explain(
     tenant: Tenant, *, data_class: str, model: str, tags: Sequence[str] = (), purpose: str = "", project: str = ""
 ) -> Explanation:
-    """What the tenant's active policy would decide if the model were served at every site. It reads only."""
+    """What the tenant's active policy would decide if the model were served at every site. It reads only.
+
+    `project` is the id or the slug of one.
+    """
     with rls.tenant_scope(tenant.id):
         active = Policy.objects.filter(tenant_id=tenant.id, state=PolicyState.ACTIVE).first()
+        named = Project.objects.filter(tenant_id=tenant.id, slug=project).first()
     sites = tuple(SiteFact(site.id, site.slug, site.jurisdiction) for site in Site.objects.filter(active=True))
     compiled = None
     if active is not None:
@@ -114,7 +118,7 @@ def explain(
             sites=sites,
             tags=tuple(tags),
             purpose=purpose,
-            project=project,
+            project=str(named.id) if named else project,
         ),
     )
     out = [SiteReason(item.slug, because(item.rule)) for item in decision.reasons]
@@ -131,14 +135,19 @@ def explain(
     )
 
 
-def _unknown_sites(document: Mapping[str, Any]) -> list[Problem]:
-    """A slug that no site has is a slip of the pen: in a rule that denies it would deny nothing."""
-    known = set(Site.objects.values_list("slug", flat=True))
+def _strangers(policy: Policy) -> list[Problem]:
+    """A name that nothing has is a slip of the pen: in a rule that denies it would deny nothing."""
+    projects = Project.objects.filter(tenant_id=policy.tenant_id).values_list("id", flat=True)
+    known = {
+        "sites": {ALL, *Site.objects.values_list("slug", flat=True)},
+        "projects": {str(project) for project in projects},
+    }
     return [
-        Problem(f"/rules/{index}/sites", f"there is no site {slug}; known: {', '.join(sorted(known)) or 'none'}")
-        for index, rule in enumerate(document["rules"])
-        for slug in rule.get("sites", [])
-        if slug != ALL and slug not in known
+        Problem(f"/rules/{index}/{field}/{place}", f"there is no {field.removesuffix('s')} {name}")
+        for index, rule in enumerate(policy.document["rules"])
+        for field, names in known.items()
+        for place, name in enumerate(rule.get(field, []))
+        if name not in names
     ]
 
 
