@@ -79,8 +79,8 @@ class Supervisor:
         self._report = report
         self._kept: list[_Kept] = []
         self._strays: dict[int, float] = {}
-        # Children of ours whose own parent died come to us, so that they can be found and ended.
-        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        self._others = set(processes.children(os.getpid()))  # not ours to end
+        _adopt_orphans(True)
 
     def start(self, name: str, service: Service) -> None:
         """Start `service` and keep it alive from now on."""
@@ -128,9 +128,7 @@ class Supervisor:
     def _end_strays(self, now: float) -> None:
         """End children that are not ours by start: a lost parent's. Politely first."""
         known = {kept.service.process.pid for kept in self._kept if kept.service.process is not None}
-        for pid in processes.children(os.getpid()):
-            if pid in known:
-                continue
+        for pid in self._children() - known:
             with contextlib.suppress(ChildProcessError, ProcessLookupError):
                 if os.waitpid(pid, os.WNOHANG) != (0, 0):
                     self._strays.pop(pid, None)
@@ -150,10 +148,19 @@ class Supervisor:
             (self._run / f"{kept.name}.pid").unlink(missing_ok=True)
         self._kept.clear()
         deadline = time.monotonic() + 10.0
-        while processes.children(os.getpid()) and time.monotonic() < deadline:
+        while self._children() and time.monotonic() < deadline:
             self._end_strays(time.monotonic())
             time.sleep(0.1)
+        _adopt_orphans(False)
         return killed
+
+    def _children(self) -> set[int]:
+        return set(processes.children(os.getpid())) - self._others
+
+
+def _adopt_orphans(wanted: bool) -> None:
+    """Descendants whose parent dies come to this process (prctl(2), PR_SET_CHILD_SUBREAPER): to be found and ended."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, int(wanted), 0, 0, 0)
 
 
 def ended_how(status: int) -> str:
