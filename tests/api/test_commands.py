@@ -127,7 +127,13 @@ def test_text_for_people_is_a_table_or_lines(home, capsys):
         (["checkpolicy", "--file", "/nonexistent"], "Cannot read /nonexistent"),
         (["activatepolicy", "--tenant", "HOME", "--policy-version", "9"], "no policy version 9"),
         (["decide", "--tenant", "HOME", "--data-class", "top", "--model", "m"], "invalid choice"),
-        (["registermodel", *"--folder /nonexistent --name m --publisher p --licence l --family f".split()], "folder"),
+        (
+            [
+                "registermodel",
+                *["--folder", "/nonexistent", "--name", "m", "--publisher", "p", "--licence", "l", "--family", "f"],
+            ],
+            "folder",
+        ),
         (["approveversion", "--digest", "0" * 64, "--by", "nobody@example.org"], "no user"),
         (["createdeployment", "--name", "m", "--digest", "0" * 64, "--site", "s"], "digest"),
         (["createdeployment", "--name", "m", "--digest", "0", "--site", "s", "--engine", "[1]"], "JSON object"),

@@ -11,7 +11,7 @@ APPS = ("audit", "identity", "registry", "residency", "metering", "serving")
 urlpatterns: list[URLPattern | URLResolver] = [
     path("api/schema/", SpectacularAPIView.as_view(authentication_classes=[]), name="schema"),
     path("api/docs/", SpectacularSwaggerView.as_view(authentication_classes=[], url_name="schema"), name="docs"),
-    path("api/", RedirectView.as_view(pattern_name="docs"), name="api"),
+    path("api/", RedirectView.as_view(pattern_name="docs", http_method_names=["get", "head"]), name="api"),
     *(path("api/", include(f"kasbah.{app}.urls")) for app in APPS),
 ]
 

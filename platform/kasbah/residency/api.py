@@ -82,8 +82,9 @@ class SiteViewSet(ListMixin, RetrieveMixin):
     @extend_schema(request=SiteChange)
     def partial_update(self, request: Request, pk: UUID) -> Response:
         """Rename a site, move its broker, or switch it off or on."""
+        found = self.find()
         fields = self.body(SiteChange, partial=True)
-        return self.shown(services.update_site(self.actor, self.find(), **fields))
+        return self.shown(services.update_site(self.actor, found, **fields))
 
 
 class PolicyShown(serializers.ModelSerializer[Policy]):

@@ -53,8 +53,9 @@ class TenantViewSet(ListMixin, RetrieveMixin):
     @extend_schema(request=shapes.TenantChange)
     def partial_update(self, request: Request, tenant: str) -> Response:
         """Rename a tenant, or switch it off or on."""
+        found = self.find()
         fields = self.body(shapes.TenantChange, partial=True)
-        return self.shown(services.update_tenant(self.actor, self.find(), **fields))
+        return self.shown(services.update_tenant(self.actor, found, **fields))
 
 
 class ProjectFilters(StrictSerializer):
@@ -85,8 +86,9 @@ class ProjectViewSet(ListMixin, RetrieveMixin):
     @extend_schema(request=shapes.ProjectChange)
     def partial_update(self, request: Request, tenant: str, pk: str) -> Response:
         """Rename a project or change its default data class."""
+        found = self.find()
         fields = self.body(shapes.ProjectChange, partial=True)
-        return self.shown(services.update_project(self.actor, self.find(), **fields))
+        return self.shown(services.update_project(self.actor, found, **fields))
 
 
 class MemberFilters(StrictSerializer):
@@ -120,8 +122,9 @@ class MemberViewSet(ListMixin, RetrieveMixin):
     @extend_schema(request=shapes.MemberChange)
     def partial_update(self, request: Request, tenant: str, pk: str) -> Response:
         """Give a member another role."""
+        found = self.find()
         fields = self.body(shapes.MemberChange, partial=True)
-        return self.shown(services.change_role(self.actor, self.find(), fields["role"]))
+        return self.shown(services.change_role(self.actor, found, fields["role"]))
 
     def destroy(self, request: Request, tenant: str, pk: str) -> Response:
         """End a membership; the user stays."""
@@ -158,5 +161,6 @@ class UserViewSet(ListMixin, RetrieveMixin):
     @extend_schema(request=shapes.UserChange)
     def partial_update(self, request: Request, pk: str) -> Response:
         """Rename a user, switch him off, set a new password."""
+        found = self.find()
         fields = self.body(shapes.UserChange, partial=True)
-        return self.shown(services.update_user(self.actor, self.find(), **fields))
+        return self.shown(services.update_user(self.actor, found, **fields))

@@ -93,10 +93,11 @@ class DeploymentViewSet(ListMixin, RetrieveMixin):
     @extend_schema(request=DeploymentChange)
     def partial_update(self, request: Request, pk: UUID) -> Response:
         """Change the sites or the engine's settings, or switch the deployment off or on."""
+        found = self.find()
         fields = self.body(DeploymentChange, partial=True)
         if "sites" in fields:
             fields["sites"] = sites(fields["sites"])
-        services.update_deployment(self.actor, self.find(), **fields)
+        services.update_deployment(self.actor, found, **fields)
         return self.shown(self.find())
 
 

@@ -1,0 +1,77 @@
+"""Who may do what, for every method of every path: a new endpoint must be classified here, or this fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.db import transaction
+
+from kasbah.identity.services import Permission
+from tests.api import world
+from tests.api.permissions import ALLOWED, EVERYBODY
+
+THROUGH = {200, 201, 204, 302, 400, 409}  # 400 and 409: it got past the permission, and the body is empty
+
+
+def test_every_endpoint_is_classified():
+    assert {str(endpoint) for endpoint in world.endpoints()} == set(ALLOWED)
+
+
+def test_every_declared_permission_exists_and_every_action_declares_one():
+    known = {permission.value for permission in Permission} | {"authenticated", "public"}
+    for endpoint in world.endpoints():
+        view = getattr(endpoint.view, "cls", None)
+        if view is None or not hasattr(view, "access"):
+            assert endpoint.path in ("/api/", "/api/docs/", "/api/schema/")
+            continue
+        actions = getattr(endpoint.view, "actions", {})
+        action = actions.get(endpoint.method.lower(), endpoint.method.lower())
+        assert view.access.get(action) in known, endpoint
+        assert set(view.access) >= set(actions.values()) - {"head"}, endpoint
+
+
+@pytest.fixture
+def clients(db: None, as_user: Callable[..., Any], as_key: Callable[..., Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """A client for each kind of caller, and the values of every placeholder."""
+    from rest_framework.test import APIClient
+
+    platform = world.make_platform()
+    estate = world.make_estate(platform)
+    clients = {name: as_user(person) for name, person in world.make_people(estate).items()}
+    clients |= {name: as_key(text) for name, text in world.make_keys(estate).items()}
+    clients["anonymous"] = APIClient()
+    ids = platform.ids | estate.ids
+    return clients, ids | {"tenant": estate.slug, "request_id": estate.request_id}
+
+
+def test_the_matrix(clients):
+    callers, values = clients
+    assert set(callers) == EVERYBODY
+    wrong = []
+    # Logging out comes last: the clients forget their cookies.
+    for endpoint in sorted(world.endpoints(), key=lambda endpoint: str(endpoint) == "DELETE /api/session/"):
+        pk = values.get(endpoint.collection, "") if "<pk>" in endpoint.path else ""
+        if endpoint.path == "/api/audit-events/<pk>/":
+            pk = world.factories.events_of(None)[0]["id"]
+        url = endpoint.url(tenant=values["tenant"], request_id=values["request_id"], pk=pk)
+        for name, client in callers.items():
+            with transaction.atomic():
+                answer = client.generic(endpoint.method, url, b"{}", content_type="application/json")
+                transaction.set_rollback(True)
+            expected = _expected(endpoint, name)
+            if answer.status_code not in expected:
+                wrong.append(f"{endpoint} as {name}: {answer.status_code}, not in {sorted(expected)}")
+    assert not wrong, "\n".join(wrong)
+
+
+def _expected(endpoint: world.Endpoint, name: str) -> set[int]:
+    if name in ALLOWED[str(endpoint)]:
+        # An empty login reaches the check of the CSRF cookie, which an anonymous client has not got.
+        return THROUGH | ({403} if str(endpoint) == "POST /api/session/" else set())
+    if name == "anonymous":
+        return {401}
+    if name == "stranger" and ("<tenant>" in endpoint.path or "<request_id>" in endpoint.path):
+        return {404}
+    return {403}
