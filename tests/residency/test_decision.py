@@ -152,7 +152,7 @@ def reference(found: list[dict[str, Any]], question: Question, site: SiteFact) -
 
 
 @given(rules(), questions())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 def test_the_decision_equals_its_reference(found: list[dict[str, Any]], question: Question) -> None:
     decision = decide(compile_policy(document(*found)), question)
     assert decision.sites == tuple(site.id for site in question.sites if reference(found, question, site))
@@ -161,7 +161,7 @@ def test_the_decision_equals_its_reference(found: list[dict[str, Any]], question
 
 
 @given(rules(), questions(), st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_taking_a_rule_that_allows_away_never_allows_more(
     found: list[dict[str, Any]], question: Question, data: st.DataObject
 ) -> None:
@@ -173,7 +173,7 @@ def test_taking_a_rule_that_allows_away_never_allows_more(
 
 
 @given(rules(), questions(), rules())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_adding_rules_that_deny_never_allows_more_and_their_sites_are_out(
     found: list[dict[str, Any]], question: Question, more: list[dict[str, Any]]
 ) -> None:
@@ -186,7 +186,7 @@ def test_adding_rules_that_deny_never_allows_more_and_their_sites_are_out(
 
 
 @given(rules(), questions(), st.sampled_from(["personal", "health", "other"]))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_one_more_tag_never_allows_more(found: list[dict[str, Any]], question: Question, tag: str) -> None:
     policy = compile_policy(document(*found))
     tagged = msgspec.structs.replace(question, tags=(*question.tags, tag))
@@ -194,7 +194,7 @@ def test_one_more_tag_never_allows_more(found: list[dict[str, Any]], question: Q
 
 
 @given(rules(), questions(), st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_a_fallback_never_leaves_the_compliant_set(
     found: list[dict[str, Any]], question: Question, data: st.DataObject
 ) -> None:
@@ -209,7 +209,7 @@ def test_a_fallback_never_leaves_the_compliant_set(
 
 
 @given(rules())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_what_the_schema_takes_can_be_compiled(found: list[dict[str, Any]]) -> None:
     policy = document(*found)
     before = copy.deepcopy(policy)
