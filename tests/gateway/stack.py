@@ -18,9 +18,9 @@ from typing import Any
 
 import httpx
 
+from inference_worker.contract import manifest
 from infra.local import valkey as local_valkey
 from infra.local.valkey import Valkey
-from inference_worker.contract import manifest
 from kasbah.common import rls
 from kasbah.identity.models import Tenant
 from kasbah.registry.models import Model, ModelVersion, Stage
@@ -67,7 +67,6 @@ class Place:
 
     site: Site
     store: Valkey
-    worker: subprocess.Popen[bytes] | None = None
 
 
 @dataclass
@@ -95,6 +94,7 @@ class Stack:
     journal: Path
     web: Web = field(init=False)
     children: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    workers: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def spawn(self, name: str, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
         """A child that ends with the stack; its output lies in <home>/<name>.log."""
@@ -130,16 +130,22 @@ class Stack:
     def start_worker(self, slug: str, name: str = "worker") -> subprocess.Popen[bytes]:
         """A worker of a site, enrolled with a new token unless it has its state already."""
         place = self.places[slug]
-        state = self.home / f"{name}-{slug}"
+        full = f"{name}-{slug}"
         environment = {"KASBAH_BROKER_URL": place.store.url}
-        if not state.exists():
+        if not (self.home / full).exists():
             environment["KASBAH_ENROL_TOKEN"] = create_enrolment_token(factories.SYSTEM, place.site).text
-        place.worker = self.spawn(
-            f"{name}-{slug}", "-m", "inference_worker", "--site", slug, "--state-dir", str(state),
-            "--models", str(self.home / "models"), "--engine-python", str(self.engine), "--name", f"{name}-{slug}",
+        self.workers[full] = self.spawn(
+            full, "-m", "inference_worker", "--site", slug, "--state-dir", str(self.home / full),
+            "--models", str(self.home / "models"), "--engine-python", str(self.engine), "--name", full,
             "--run-dir", str(self.home), **environment,
         )  # fmt: skip
-        return place.worker
+        return self.workers[full]
+
+    def stop_worker(self, full: str) -> None:
+        """End a worker in an orderly way."""
+        worker = self.workers.pop(full)
+        worker.terminate()
+        worker.wait(20)
 
     def household(self, document: dict[str, Any] | None = None, **options: Any) -> factories.Household:
         """A tenant that may use `mini`, under this policy or one that allows everything everywhere."""

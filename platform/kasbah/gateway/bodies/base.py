@@ -8,6 +8,7 @@ their own that open doors: another tenant's cache salt, chat templates, guided d
 from __future__ import annotations
 
 import re
+from copy import copy
 from typing import Annotated, ClassVar, TypeVar
 
 import msgspec
@@ -42,7 +43,8 @@ class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Body(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """A request to a model. `omit_defaults` keeps what was not sent, or sent as null, out of the engine's body."""
 
-    IGNORED: ClassVar[tuple[str, ...]] = ("user",)
+    # Accepted, and not for the engine: what means nothing here, and what the platform sees to itself.
+    KEPT_BACK: ClassVar[tuple[str, ...]] = ("user",)
 
     model: Name
     user: str | None = None
@@ -74,10 +76,11 @@ class Body(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaul
         return min(size + ALLOWANCE, longest * self.prompts())
 
     def for_engine(self) -> bytes:
-        """JSON of what the engine is given; the fields in IGNORED are left out."""
-        for name in self.IGNORED:
-            setattr(self, name, None)
-        return msgspec.json.encode(self)
+        """JSON of what the engine is given."""
+        body = copy(self)
+        for name in self.KEPT_BACK:
+            setattr(body, name, None)
+        return msgspec.json.encode(body)
 
 
 BodyType = TypeVar("BodyType", bound=Body)
@@ -85,6 +88,8 @@ BodyType = TypeVar("BodyType", bound=Body)
 
 class Generation(Body, kw_only=True):
     """What chat and text completions share: sampling and streaming."""
+
+    KEPT_BACK: ClassVar[tuple[str, ...]] = (*Body.KEPT_BACK, "stream_options")
 
     frequency_penalty: Annotated[float, msgspec.Meta(ge=-2, le=2)] | None = None
     logit_bias: dict[str, Annotated[float, msgspec.Meta(ge=-100, le=100)]] | None = None
@@ -126,10 +131,6 @@ class Generation(Body, kw_only=True):
             raise Invalid(f"This model's context has {longest} tokens; ask for fewer.", param="max_tokens")
         if self.min_tokens is not None and self.min_tokens > (limit or longest):
             raise Invalid("min_tokens is larger than what the answer may have.", param="min_tokens")
-
-    def for_engine(self) -> bytes:
-        self.stream_options = None  # the worker asks for the usage of every stream itself
-        return super().for_engine()
 
 
 def _check_bias(bias: dict[str, float]) -> None:

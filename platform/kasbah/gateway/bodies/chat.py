@@ -126,8 +126,8 @@ class ResponseFormat(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=T
 class ChatBody(Generation, kw_only=True):
     """A conversation to go on with."""
 
-    IGNORED: ClassVar[tuple[str, ...]] = (
-        "user",
+    KEPT_BACK: ClassVar[tuple[str, ...]] = (
+        *Generation.KEPT_BACK,
         "metadata",
         "modalities",
         "prediction",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import msgspec
 
@@ -15,6 +15,8 @@ DEFAULT_MAX_TOKENS = 16  # OpenAI's and vLLM's
 
 class CompletionBody(Generation, kw_only=True):
     """A text to go on with: one or several, as text or as token ids."""
+
+    KEPT_BACK: ClassVar[tuple[str, ...]] = (*Generation.KEPT_BACK, "best_of", "suffix")
 
     prompt: (
         str
@@ -45,10 +47,6 @@ class CompletionBody(Generation, kw_only=True):
             raise Invalid("best_of may only equal n: answers that are thrown away are not made here.", param="best_of")
         if self.suffix:
             raise Invalid("suffix is not supported by these models; leave it out.", param="suffix")
-
-    def for_engine(self) -> bytes:
-        self.best_of = self.suffix = None
-        return super().for_engine()
 
 
 DECODER = msgspec.json.Decoder(CompletionBody)

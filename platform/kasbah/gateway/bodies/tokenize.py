@@ -34,10 +34,5 @@ class TokenizeBody(Body, kw_only=True):
         """Nothing is generated and nothing is charged."""
         return 0
 
-    def for_engine(self) -> bytes:
-        if self.prompt is not None:
-            self.tools = None
-        return super().for_engine()
-
 
 DECODER: msgspec.json.Decoder[Any] = msgspec.json.Decoder(TokenizeBody)
