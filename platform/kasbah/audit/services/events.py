@@ -44,11 +44,8 @@ class EventType(StrEnum):
     KEY_REVOKED = "key.revoked"
     MODEL_REGISTERED = "model.registered"
     MODEL_APPROVED = "model.approved"
-    MODEL_REJECTED = "model.rejected"
-    MODEL_RETIRED = "model.retired"
     SITE_CREATED = "site.created"
     SITE_CHANGED = "site.changed"
-    SITE_KEY_ROTATED = "site.key_rotated"
     POLICY_CREATED = "policy.created"
     POLICY_ACTIVATED = "policy.activated"
     DEPLOYMENT_CREATED = "deployment.created"
@@ -69,8 +66,6 @@ class EventType(StrEnum):
     INFERENCE_DENIED = "inference.denied"
     INFERENCE_REFUSED = "inference.refused"  # by a worker
     AUDIT_READ = "audit.read"
-    AUDIT_EXPORTED = "audit.exported"
-    CONFIGURATION_CHANGED = "configuration.changed"
 
 
 class Outcome(StrEnum):

@@ -1,0 +1,258 @@
+"""Nothing comes in unclassified, and what is said to be recorded is: each such entrance of management is called."""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+from django.urls import path
+from rest_framework.test import APIClient
+
+import kasbah
+from kasbah.audit.classified import AUDITED, UNRECORDED
+from kasbah.audit.models import Intake
+from kasbah.audit.services import EventType
+from kasbah.common import rls
+from kasbah.common.api import ManagementView
+from kasbah.identity.models import User
+from kasbah.residency.models import Site
+from kasbah.serving.models import Worker
+from tests import factories
+from tests.audit.entrances import entrances, of_django
+from tests.registry import folders
+
+PASSWORD = "correct horse battery staple"
+DOCUMENT = {
+    "version": 1,
+    "rules": [{"id": "all", "effect": "allow", "data_classes": ["public"], "models": ["*"], "sites": ["*"]}],
+}
+
+
+def test_every_entrance_is_classified_once() -> None:
+    found = entrances()
+    assert found - AUDITED.keys() - UNRECORDED.keys() == set(), "classify these in kasbah/audit/classified.py"
+    assert (AUDITED.keys() | UNRECORDED.keys()) - found == set(), "these are gone; remove them"
+    assert AUDITED.keys() & UNRECORDED.keys() == set()
+
+
+def test_the_walk_sees_a_new_entrance() -> None:
+    """The negative control: an entrance that nobody classified is found."""
+
+    class Forgotten(ManagementView):
+        def post(self, request: object) -> None: ...
+
+    found = set(of_django([path("api/forgotten/", Forgotten.as_view())]))
+    assert found == {"POST /api/forgotten/"}
+    assert not found & (AUDITED.keys() | UNRECORDED.keys())
+
+
+def test_what_writes_is_recorded_unless_it_only_computes() -> None:
+    writes = {name for name in UNRECORDED if name.split()[0] in {"POST", "PUT", "PATCH", "DELETE"}}
+    assert all("nothing changes" in UNRECORDED[name] for name in writes)
+
+
+def test_every_type_of_event_has_an_entrance() -> None:
+    assert frozenset().union(*AUDITED.values()) == set(EventType)
+
+
+READERS = {"require", "require_no_more_than", "visible_tenants", "memberships", "find_receipt"}
+
+
+def verbs() -> Iterator[tuple[str, bool]]:
+    """Public functions of services whose first argument is the actor, and whether they record an event."""
+    for file in sorted(Path(str(kasbah.__file__)).parent.glob("*/services/*.py")):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+        for name, node in functions.items():
+            if node.args.args and node.args.args[0].arg == "actor" and not name.startswith("_"):
+                yield name, records(node, functions, set())
+
+
+def records(node: ast.FunctionDef, functions: dict[str, ast.FunctionDef], seen: set[str]) -> bool:
+    """Whether `node` or a function of its module that it calls calls `record` or `record_apart`."""
+    called = {
+        getattr(call.func, "id", getattr(call.func, "attr", ""))
+        for call in ast.walk(node)
+        if isinstance(call, ast.Call)
+    }
+    if called & {"record", "record_apart"}:
+        return True
+    return any(
+        records(functions[name], functions, seen | {name}) for name in called & functions.keys() if name not in seen
+    )
+
+
+def test_every_verb_with_an_actor_records() -> None:
+    found = dict(verbs())
+    assert len(found) >= 30
+    assert {name for name, does in found.items() if not does} == READERS
+
+
+class Recorder:
+    """Calls entrances and notes which types of events each left."""
+
+    def __init__(self) -> None:
+        self.left: dict[str, set[str]] = {}
+
+    def note(self, entrance: str, call: Callable[[], Any]) -> Any:
+        before = self.events()
+        result = call()
+        new = [kind for ident, kind in self.events().items() if ident not in before]
+        assert new, f"{entrance} left no event"
+        assert set(new) <= {kind.value for kind in AUDITED[entrance]}, f"{entrance} left {new}"
+        self.left.setdefault(entrance, set()).update(new)
+        return result
+
+    @staticmethod
+    def events() -> dict[Any, str]:
+        with rls.platform_scope():
+            return dict(Intake.objects.values_list("id", "type"))
+
+    def assert_all(self, kind: Callable[[str], bool]) -> None:
+        """Every entrance of this kind was called, and left every type that it is said to leave."""
+        wanted = {name: {event.value for event in events} for name, events in AUDITED.items() if kind(name)}
+        assert self.left == wanted
+
+
+class Http(Recorder):
+    """Calls the management API."""
+
+    def __init__(self, home: factories.Household) -> None:
+        super().__init__()
+        self.home = home
+
+    def call(self, who: APIClient, entrance: str, body: object = None, pk: object = "", status: int = 200) -> Any:
+        method, pattern = entrance.split()
+        address = pattern.replace("<slug:tenant>", self.home.tenant.slug).replace("<uuid:pk>", str(pk))
+        response = self.note(entrance, lambda: getattr(who, method.lower())(address, body, format="json"))
+        assert response.status_code == status, response.content
+        return response.json() if response.content else None
+
+
+def client(user: User) -> APIClient:
+    made = APIClient()
+    made.force_login(user)
+    return made
+
+
+@pytest.fixture
+def model(tmp_path: Path, settings: Any) -> Path:
+    settings.IMPORT_DIR = str(tmp_path)
+    return folders.model(tmp_path / "model")
+
+
+@pytest.mark.django_db
+def test_each_recorded_call_of_the_management_api_leaves_its_event(model: Path, redis_is_up: None) -> None:
+    home = factories.household()
+    http, root, second = Http(home), factories.user(is_platform_admin=True), factories.user(is_platform_admin=True)
+    admin, person = client(home.admin), factories.user()
+    _people(http, client(root), admin, person)
+    _platform(http, client(root), client(second))
+    _log(http, client(root), admin, root)
+    http.assert_all(lambda name: " /api/" in name)
+
+
+def _people(http: Http, root: APIClient, admin: APIClient, person: User) -> None:
+    tenants, home = "/api/tenants/<slug:tenant>", http.home
+    http.call(root, "POST /api/tenants/", {"slug": factories.slug("t"), "name": "T"}, status=201)
+    http.call(root, f"PATCH {tenants}/", {"name": "Renamed"})
+    project = http.call(admin, f"POST {tenants}/projects/", {"slug": "p", "name": "P"}, status=201)
+    http.call(admin, f"PATCH {tenants}/projects/<uuid:pk>/", {"name": "Q"}, project["id"])
+    member = http.call(admin, f"POST {tenants}/members/", {"email": person.email, "role": "developer"}, status=201)
+    http.call(admin, f"PATCH {tenants}/members/<uuid:pk>/", {"role": "auditor"}, member["id"])
+    http.call(admin, f"DELETE {tenants}/members/<uuid:pk>/", pk=member["id"], status=204)
+    key = http.call(admin, f"POST {tenants}/api-keys/", {"project": str(home.project.id), "name": "k"}, status=201)
+    http.call(admin, f"POST {tenants}/api-keys/<uuid:pk>/revoke/", pk=key["id"])
+    limit = {"scope": "tenant", "subject_id": str(home.tenant.id), "requests_per_minute": 5}
+    made = http.call(admin, f"POST {tenants}/limits/", limit, status=201)
+    http.call(admin, f"DELETE {tenants}/limits/<uuid:pk>/", pk=made["id"], status=204)
+    policy = http.call(admin, f"POST {tenants}/policies/", {"document": DOCUMENT}, status=201)
+    http.call(admin, f"POST {tenants}/policies/<uuid:pk>/activate/", pk=policy["id"])
+    email = f"{factories.slug('u')}@example.org"
+    user = http.call(root, "POST /api/users/", {"email": email, "password": PASSWORD}, status=201)
+    http.call(root, "PATCH /api/users/<uuid:pk>/", {"name": "N"}, user["id"])
+    anonymous, session = APIClient(), "POST /api/session/"
+    http.call(anonymous, session, {"email": email, "password": "wrong"}, status=401)
+    http.call(anonymous, session, {"email": email, "password": PASSWORD})
+    http.call(anonymous, "DELETE /api/session/", status=204)
+
+
+def _platform(http: Http, root: APIClient, second: APIClient) -> None:
+    site = {"slug": factories.slug("s"), "name": "S", "jurisdiction": "FR", "broker_url": "redis://127.0.0.1:1/0"}
+    place = http.call(root, "POST /api/sites/", site, status=201)["id"]
+    http.call(root, "PATCH /api/sites/<uuid:pk>/", {"name": "Renamed"}, place)
+    facts = {"folder": "model", "name": factories.slug("m"), "publisher": "P", "licence": "L", "family": "F"}
+    version = http.call(root, "POST /api/versions/", facts, status=201)["id"]
+    http.call(second, "POST /api/versions/<uuid:pk>/approve/", pk=version)
+    serve = {"name": factories.slug("d"), "model_version": version, "sites": [place]}
+    deployment = http.call(root, "POST /api/deployments/", serve, status=201)["id"]
+    http.call(root, "PATCH /api/deployments/<uuid:pk>/", {"enabled": False}, deployment)
+    grants = "/api/tenants/<slug:tenant>/grants/"
+    grant = http.call(root, f"POST {grants}", {"deployment": deployment}, status=201)["id"]
+    http.call(root, f"DELETE {grants}<uuid:pk>/", pk=grant, status=204)
+    http.call(root, "POST /api/enrolment-tokens/", {"site": place}, status=201)
+    worker = Worker.objects.create(site_id=place, name="w", public_key=b"k" * 32)
+    for verb in ("drain", "resume", "revoke"):
+        http.call(root, f"POST /api/workers/<uuid:pk>/{verb}/", pk=worker.id)
+
+
+def _log(http: Http, root: APIClient, admin: APIClient, user: User) -> None:
+    for who, place in ((root, "/api/audit-events/"), (admin, "/api/tenants/<slug:tenant>/audit-events/")):
+        first = http.call(who, f"GET {place}")["data"][0]
+        http.call(who, f"GET {place}<uuid:pk>/", pk=first["id"])
+
+
+@pytest.fixture
+def redis_is_up(valkey_server: Any) -> None:
+    """Failed logins are counted there."""
+
+
+class Commands(Recorder):
+    """Calls commands."""
+
+    def run(self, name: str, *arguments: str) -> Any:
+        out = io.StringIO()
+        self.note(f"command {name}", lambda: call_command(name, *arguments, "--json", stdout=out, stderr=io.StringIO()))
+        return json.loads(out.getvalue())
+
+
+@pytest.mark.django_db
+def test_each_recorded_command_leaves_its_event(model: Path, tmp_path: Path) -> None:
+    commands, place, email = Commands(), ("--tenant", "acme"), f"{factories.slug('u')}@example.org"
+    run = commands.run
+    run("createtenant", "--slug", "acme", "--name", "Acme")
+    run("createproject", *place, "--slug", "p", "--name", "P")
+    run("createuser", "--email", email, "--platform-admin", "--generate-password")
+    run("addmember", *place, "--email", email, "--role", "auditor")
+    key = run("createkey", *place, "--project", "p", "--name", "k")
+    run("revokekey", *place, "--key", key["id"])
+    (tmp_path / "policy.json").write_text(json.dumps(DOCUMENT))
+    run("createsite", "--slug", "paris", "--name", "P", "--jurisdiction", "FR", "--broker", "redis://127.0.0.1:1/0")
+    run("putpolicy", *place, "--file", str(tmp_path / "policy.json"), "--activate")
+    run("putpolicy", *place, "--file", str(tmp_path / "policy.json"))
+    run("activatepolicy", *place, "--policy-version", "2")
+    facts = ("--name", "m", "--publisher", "P", "--licence", "L", "--family", "F")
+    digest = run("registermodel", "--folder", str(model), *facts)["digest"]
+    run("approveversion", "--digest", digest, "--by", email)
+    run("createdeployment", "--name", "d", "--digest", digest, "--site", "paris")
+    run("grant", *place, "--deployment", "d")
+    run("enroltoken", "--site", "paris")
+    worker = Worker.objects.create(site=Site.objects.get(slug="paris"), name="w", public_key=b"k" * 32)
+    for verb in ("--drain", "--resume", "--revoke"):
+        run("workers", verb, str(worker.id))
+    commands.assert_all(lambda name: name.startswith("command ") and name != "command bootstrap_demo")
+
+
+@pytest.mark.django_db
+def test_the_demonstration_leaves_an_event_for_each_thing_it_makes(model: Path) -> None:
+    commands = Commands()
+    for port in (1, 2):  # the second time the broker has moved
+        broker = f"redis://127.0.0.1:{port}/0"
+        commands.run("bootstrap_demo", "--model-dir", str(model), "--jurisdiction", "FR", "--broker", broker)
+    commands.assert_all(lambda name: name == "command bootstrap_demo")
