@@ -27,7 +27,8 @@ async def enrol(redis: Redis, state: State, *, token: str, site: str, name: str,
     try:
         parts = enrolment.parse_token(token)
     except (BadToken, ValueError) as error:
-        raise NotEnrolled(f"the enrolment token is not one: {error}") from error
+        text = f"the enrolment token is not one: it starts with {enrolment.PREFIX} and has 68 characters; copy it whole"
+        raise NotEnrolled(text) from error
     signer = state.signer()
     nonce = secrets.token_urlsafe(16)
     request = enrolment.Request(name=name, site=site, public_key=b64(signer.public.public_bytes_raw()), nonce=nonce)

@@ -64,6 +64,7 @@ class Engine:
         self.running = 0  # jobs
         self.idle = asyncio.Event()
         self.idle.set()
+        self._doubted = asyncio.Event()
         self.digest = ""  # of what is loaded; "" while nothing is
         self.version = "vllm"
         self.client: EngineClient | None = None
@@ -104,6 +105,12 @@ class Engine:
         self.running -= 1
         if self.running == 0:
             self.idle.set()
+
+    def doubt(self) -> None:
+        """A job lost its connection: no more go there until it has generated a token again."""
+        if self.ready:
+            self._set("starting", "a connection was lost")
+            self._doubted.set()
 
     def start(self) -> None:
         """Begin; goes on until `stop`."""
@@ -157,6 +164,7 @@ class Engine:
             self.client = EngineClient(home / "s")
             await self._await_ready(process, self.client)
             self.digest = digest
+            self._doubted.clear()
             log.info("engine %s is ready (%s)", self.assigned.name, self.version)
             self._set("ready")
             await self._watch(process, self.client)
@@ -256,10 +264,14 @@ class Engine:
         """Ask for a token while it is idle, for its health while it works. Raises EngineFailed when it hangs."""
         misses = 0
         while True:
-            await asyncio.sleep(self._means.probe_seconds)
-            if self.running == 0:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._doubted.wait(), self._means.probe_seconds)
+            if self.running == 0 or self._doubted.is_set():
                 await probe.generate(client, self.assigned.name, self._means.hung_seconds)
                 misses = 0
+                if self._doubted.is_set():
+                    self._doubted.clear()
+                    self._set("ready")
                 continue
             misses = 0 if await probe.healthy(client, HEALTH_TIMEOUT) else misses + 1
             if misses >= HEALTH_MISSES:

@@ -35,12 +35,6 @@ class _Choice(msgspec.Struct):
     finish_reason: str | None = None
 
 
-class _Chunk(msgspec.Struct):
-    choices: list[_Choice] = []
-    usage: _Counts | None = None
-    error: msgspec.Raw | None = None
-
-
 class EngineError(msgspec.Struct, frozen=True):
     """An error that the engine states: vLLM's error object."""
 
@@ -48,6 +42,12 @@ class EngineError(msgspec.Struct, frozen=True):
     type: str = ""
     param: str | None = None
     code: int | str | None = None
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[_Choice] = []
+    usage: _Counts | None = None
+    error: EngineError | None = None
 
 
 class ErrorBody(msgspec.Struct, frozen=True):
@@ -122,7 +122,7 @@ def frame_of(event: bytes, counter: Counter) -> Role | Data | None:
     """The frame of one event, its counts taken; None for the usage chunk. Raises StreamFailed, ValueError."""
     chunk = _chunk.decode(event)
     if chunk.error is not None:
-        raise StreamFailed(msgspec.json.decode(chunk.error, type=EngineError))
+        raise StreamFailed(chunk.error)
     if chunk.usage is not None:
         counter.see(chunk.choices, chunk.usage)
     if not chunk.choices:

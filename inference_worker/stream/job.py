@@ -31,7 +31,7 @@ from inference_worker.stream.failures import Failure
 
 log = logging.getLogger(__name__)
 
-LEASE = 10.0  # seconds
+LEASE = int(os.environ.get("KASBAH_LEASE_MS", "10000")) / 1000  # seconds; the control plane reads the same setting
 CLAIM, APPEND = Script(scripts.CLAIM), Script(scripts.APPEND)
 COUNT_TIMEOUT = 2.0
 
@@ -65,12 +65,13 @@ class Site(msgspec.Struct, frozen=True):
 
 
 class Target(msgspec.Struct, frozen=True):
-    """The engine that a job goes to."""
+    """The engine that a job goes to; `on_lost` is told at once when its connection ends before the answer does."""
 
     client: EngineClient
     model: str
     model_digest: str
     engine: str
+    on_lost: Callable[[], None]
 
 
 class Job:
@@ -146,6 +147,7 @@ class Job:
         except chunks.StreamFailed as failed:
             failure = failures.of_error(failed.error)
         except EngineLost:
+            self._target.on_lost()
             failure = failures.ENGINE_LOST
         return self._failed(failure)
 

@@ -53,7 +53,7 @@ class Consumer(CeleryConsumer):
 
 def make_app(broker: str) -> Celery:
     """The Celery application of a worker: JSON only, no results, no remote control."""
-    app = Celery("kasbah-worker", broker=broker, set_as_current=False, fixups=set())
+    app = Celery("kasbah-worker", broker=broker, set_as_current=False, fixups=[])
     app.conf.update(
         accept_content=["json"],
         task_serializer="json",

@@ -28,6 +28,10 @@ class Refused(Exception):
         self.code, self.job, self.attempt = code, job, attempt
 
 
+class NotReady(Exception):
+    """The engine went away after the message was taken. Nothing is wrong with the job: it goes back to its queue."""
+
+
 class Admitted(msgspec.Struct, frozen=True):
     """A job that may run, with its payload opened."""
 
@@ -52,7 +56,7 @@ class Gate:
         self._lock = threading.Lock()
 
     def admit(self, raw: Any) -> Admitted:
-        """Check a message and open its payload. Raises Refused."""
+        """Check a message and open its payload. Raises Refused, NotReady."""
         try:
             message = msgspec.convert(raw, JobMessage)
         except msgspec.ValidationError as error:
@@ -61,6 +65,11 @@ class Gate:
             return self._admit(message)
         except Refused as refused:
             raise Refused(refused.code, message.job, message.attempt) from refused
+
+    def forget(self, admitted: Admitted) -> None:
+        """It was not run after all and may come again."""
+        with self._lock:
+            self._seen.pop((admitted.ticket.job, admitted.ticket.attempt), None)
 
     def _admit(self, message: JobMessage) -> Admitted:
         ticket = self._ticket(message)
@@ -93,7 +102,7 @@ class Gate:
         if loaded is None:
             raise Refused(RefusalCode.WRONG_DEPLOYMENT)
         if not loaded:
-            raise Refused(RefusalCode.NOT_READY)
+            raise NotReady
         if loaded != ticket.model_digest:
             raise Refused(RefusalCode.WRONG_MODEL)
         return ticket

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
+from celery.exceptions import Reject
 from redis.exceptions import RedisError
 
-from inference_worker.contract.messages import RefusalCode
 from inference_worker.engine.fleet import Fleet
 from inference_worker.store import StoreAway
 from inference_worker.stream.job import Job, Site, Target
 from inference_worker.stream.leases import Leases
-from inference_worker.tasks.gate import Admitted, Gate, Refused
+from inference_worker.tasks.gate import Admitted, Gate, NotReady, Refused
 
 log = logging.getLogger(__name__)
+
+PAUSE = 0.05  # seconds before a message goes back, so that it does not run in circles until its queue is left
 
 
 class Intake:
@@ -27,20 +30,22 @@ class Intake:
         self._gate, self._fleet, self._leases, self._site, self._refuse = gate, fleet, leases, site, refuse
 
     def handle(self, message: Any) -> None:
-        """Body of the task `kasbah.infer`; in a thread of Celery's pool. Never raises."""
+        """Body of the task `kasbah.infer`; in a thread of Celery's pool. Raises Reject to put the message back."""
         try:
             admitted = self._gate.admit(message)
+            asyncio.run_coroutine_threadsafe(self._run(admitted), self._loop).result()
         except Refused as refused:
             self._loop.call_soon_threadsafe(self._refuse, refused)
-            return
-        asyncio.run_coroutine_threadsafe(self._run(admitted), self._loop).result()
+        except NotReady as error:
+            time.sleep(PAUSE)
+            raise Reject("the engine is not ready", requeue=True) from error
 
     async def _run(self, admitted: Admitted) -> None:
         engine = self._fleet.find(admitted.ticket.deployment)
-        if engine is None or engine.client is None:
-            self._refuse(Refused(RefusalCode.NOT_READY, admitted.ticket.job, admitted.ticket.attempt))
-            return
-        target = Target(engine.client, engine.assigned.name, engine.digest, engine.version)
+        if engine is None or engine.client is None or not engine.ready:
+            self._gate.forget(admitted)
+            raise NotReady
+        target = Target(engine.client, engine.assigned.name, engine.digest, engine.version, engine.doubt)
         job = Job(self._site, target, admitted.ticket, admitted.message, admitted.payload)
         engine.begin_job()
         try:

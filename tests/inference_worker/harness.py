@@ -183,6 +183,7 @@ def start_worker(
     A second start with the same `folder` needs no token.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    models.mkdir(parents=True, exist_ok=True)
     journal = folder / "journal"
     if engine_python is None:
         environment = {"FAKE_JOURNAL": str(journal), **(engine_environment or {})}
@@ -192,7 +193,8 @@ def start_worker(
         "--models", str(models), "--engine-python", str(engine_python), "--name", folder.name,
         "--log-level", log_level, *arguments,
     ]  # fmt: skip
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("KASBAH_")}
+    kept = {"KASBAH_LEASE_MS"}
+    inherited = {name: value for name, value in os.environ.items() if name in kept or not name.startswith("KASBAH_")}
     secrets = {"KASBAH_BROKER_URL": valkey_url} | ({"KASBAH_ENROL_TOKEN": token} if token else {})
     log_file = folder / "worker.log"
     with log_file.open("ab") as log:
@@ -235,6 +237,7 @@ class ControlPlane:
     """Enrols workers, assigns deployments, hands out jobs and reads their frames. Everything in memory."""
 
     def __init__(self, url: str, *, site: str | None = None) -> None:
+        self.url = url
         self.store = redis.Redis.from_url(url)
         self.signer = Signer(Ed25519PrivateKey.generate())
         self.site = site or str(uuid.uuid4())
@@ -328,8 +331,7 @@ class ControlPlane:
         tenant: str = "tenant-a",
         job: str = "",
         attempt: int = 1,
-        signer: Signer | None = None,
-        **ticket: Any,
+        ticket: Mapping[str, Any] | None = None,
     ) -> Sent:
         """A job with its ticket, sealed, not yet handed out; `ticket` overrides what the ticket says."""
         job, secret = job or str(uuid.uuid4()), os.urandom(32)
@@ -343,7 +345,7 @@ class ControlPlane:
             "model_digest": deployment.model_digest, "payload_sha256": sha256_hex(sealed),
             "issued": now(), "expires": now() + 600,
         }  # fmt: skip
-        token = signed(signer or self.signer, Purpose.TICKET, Ticket(**{**fields, **ticket}))
+        token = signed(self.signer, Purpose.TICKET, Ticket(**{**fields, **(ticket or {})}))
         message = JobMessage(job=job, attempt=attempt, ticket=token, payload=b64(sealed), reply_to=self.owner)
         return Sent(job, attempt, token, message, secret)
 
@@ -390,8 +392,28 @@ class ControlPlane:
             token = fields.get(keys.REFUSAL.encode())
             if token is not None:
                 worker = json.loads(unb64(token.decode().split(".")[1]))["worker"]
+                if worker not in self.workers:
+                    continue  # another test's
                 found.append(checked(self.workers[worker], Purpose.REPORT, token.decode(), Refusal))
         return found
+
+
+@dataclass
+class Serving:
+    """A control plane, a worker and the deployment that it serves."""
+
+    control: ControlPlane
+    worker: RunningWorker
+    deployment: Assigned
+
+    def ask(self, body: Mapping[str, Any] | bytes, **options: Any) -> tuple[Sent, list[frames.Frame]]:
+        """Hand a job out and wait for its frames."""
+        sent = self.control.submit(self.deployment, body, **options)
+        return sent, self.control.frames(sent)
+
+    def request(self, event: str, tag: str) -> list[dict[str, Any]]:
+        """The engine's journal of requests whose prompt has `tag=<tag>`."""
+        return [line for line in self.worker.ended(event) if f"tag={tag} " in json.dumps(line["body"])]
 
 
 def celery_envelope(message: JobMessage, queue: str) -> bytes:
