@@ -131,16 +131,21 @@ def sign_own(folder: Path, host: str, days: int = 90) -> None:
     readable(folder)
 
 
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = argparse.ArgumentParser(prog="python3 -m infra.containers.make_secrets", description=__doc__)
+    result.add_argument("--folder", type=Path, default=Path("secrets"), help="where to write (default: secrets)")
+    result.add_argument("--certificate", type=Path, help="PEM file with the certificate chain for the proxy")
+    result.add_argument("--key", type=Path, help="PEM file with its private key")
+    result.add_argument("--self-signed", metavar="HOST", help="make a certificate for HOST, for a trial only")
+    return result
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python3 -m infra.containers.make_secrets", description=__doc__)
-    parser.add_argument("--folder", type=Path, default=Path("secrets"), help="where to write (default: secrets)")
-    parser.add_argument("--certificate", type=Path, help="PEM file with the certificate chain for the proxy")
-    parser.add_argument("--key", type=Path, help="PEM file with its private key")
-    parser.add_argument("--self-signed", metavar="HOST", help="make a certificate for HOST, for a trial only")
-    options = parser.parse_args(arguments)
+    options = parser().parse_args(arguments)
     if (options.certificate is None) != (options.key is None):
-        parser.error("--certificate and --key belong together")
+        parser().error("--certificate and --key belong together")
     try:
         make(options.folder)
         if options.certificate is not None:
