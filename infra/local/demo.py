@@ -21,6 +21,7 @@ from infra.local.problems import Problem
 from infra.local.services import Program, Supervisor
 from infra.local.terminal import Step, say
 
+TRIES = 3  # failures of a process before the first answer that end the start
 # MiB, measured with the CPU engine and the demo model: engine 3400, everything else 700; model 1430 on disk.
 NEEDED_MEMORY, NEEDED_DISK, MODEL_DISK = 4300, 700, 1500
 SERVER_ERRORS = (postgres.PostgresError, valkey.ValkeyError, model.ModelError)
@@ -177,17 +178,13 @@ def _build_progress(step: Step, line: str) -> None:
 
 
 def bootstrap(demo: Demo, broker_url: str, built: model.BuiltModel) -> dict[str, Any]:
-    """`manage.py bootstrap_demo`; what it tells only once is kept in `<home>/admin`, mode 0600."""
-    once_only = {name: demo.place.admin / f"demo_{name}" for name in ("api_key", "admin_password")}
+    """`manage.py bootstrap_demo`; key and password are kept in `<home>/admin`, mode 0600."""
+    key_file = secrets.private_folder(demo.place.admin) / "demo_api_key"
     extra = {"KASBAH_DEMO_BROKER_URL": broker_url, "KASBAH_DEMO_MODEL": built.digest}
-    if not once_only["api_key"].exists():
-        extra["KASBAH_DEMO_NEW_KEY"] = "1"
-    facts: dict[str, Any] = json.loads(demo.manage("bootstrap_demo", "--json", extra=extra))
-    for name, path in once_only.items():
-        if facts.get(name):
-            secrets.write(path, facts[name])
-        elif path.exists():
-            facts[name] = path.read_text(encoding="ascii")
+    output = demo.manage("bootstrap_demo", "--api-key-file", str(key_file), "--json", extra=extra)
+    facts: dict[str, Any] = json.loads(output)
+    if password := facts.get("admin_password"):  # told once
+        secrets.write(demo.place.admin / "demo_admin_password", password)
     return facts
 
 
@@ -199,7 +196,7 @@ def start_control_plane(demo: Demo) -> None:
     demo.supervisor.start("web", web)
     celery = [sys.executable, "-m", "celery", "-A", "kasbah.config.celery", "worker", "-B"]
     celery += ["-s", str(place.run / "beat"), "--pool", "threads", "--concurrency", "2", "-Q", "housekeeping"]
-    celery += ["--hostname", "housekeeping@kasbah", "--loglevel", "INFO"]
+    celery += ["--hostname", "housekeeping@kasbah", "--loglevel", "WARNING"]
     demo.supervisor.start("housekeeping", Program(celery, environment, place.logs / "housekeeping.log", REPOSITORY))
     deadline = time.monotonic() + 60
     while not question.reachable(demo.host, demo.port):
@@ -232,6 +229,8 @@ def first_answer(demo: Demo, facts: Mapping[str, Any], step: Step, started: floa
 
     def waiting(reason: str) -> None:
         demo.supervisor.look()
+        if failing := [name for name, count in demo.supervisor.failures.items() if count >= TRIES]:
+            raise question.Unanswered(f"{failing[0]} failed {TRIES} times")
         step.fraction(min((time.monotonic() - started) / expected, 0.97))
         step.note(reason)
 
@@ -239,7 +238,10 @@ def first_answer(demo: Demo, facts: Mapping[str, Any], step: Step, started: floa
     try:
         answer = question.ask(demo.address, str(facts["api_key"]), str(facts["model"]), waiting)
     except question.Unanswered as error:
-        raise Problem(f"{error}\nThe worker's last words:\n{services.tail(log)}\nIts log is {log}.") from error
+        raise Problem(
+            f"No answer came: {error}.\nThe worker's last words:\n{services.tail(log)}\n"
+            f"Its log is {log}, the engine's are in {demo.place.worker / 'logs'}, all others in {demo.place.logs}."
+        ) from error
     note.write_text(f"{time.monotonic() - started:.0f}\n", encoding="ascii")
     step.fraction(1.0)
     return answer

@@ -52,11 +52,11 @@ def ask(address: str, key: str, model: str, waiting: Callable[[str], None]) -> A
             break
         except openai.APIStatusError as error:
             if error.status_code not in RETRIED or time.monotonic() > deadline:
-                raise Unanswered(f"The first question was answered with status {error.status_code}: {error}") from error
+                raise Unanswered(f"the first question was answered with status {error.status_code}: {error}") from error
             reason = "waiting for the engine"
         except openai.APIConnectionError as error:
             if time.monotonic() > deadline:
-                raise Unanswered(f"The control plane at {address} cannot be reached: {error}") from error
+                raise Unanswered(f"the control plane at {address} cannot be reached: {error}") from error
             reason = "waiting for the control plane"
         waiting(reason)
         time.sleep(1.0)
@@ -72,13 +72,15 @@ def receipt(address: str, key: str, headers: Mapping[str, str]) -> Mapping[str, 
     request = headers.get("x-request-id", "")
     response = httpx.get(f"{address}/api/receipts/{request}", headers={"Authorization": f"Bearer {key}"}, timeout=30)
     if response.status_code != 200:
-        raise Unanswered(f"The receipt of request {request} was answered with status {response.status_code}.")
+        raise Unanswered(f"the receipt of request {request} was answered with status {response.status_code}")
     found: Mapping[str, Any] = response.json()
     return found
 
 
 def report(answer: Answer) -> Iterator[str]:
     """Lines for people."""
+    site = answer.receipt.get("site") or {}
+    said = {"kasbah-site": f"at site {site['slug']} ({site['jurisdiction']})"} if "jurisdiction" in site else {}
     yield f"  Question   {QUESTION}"
     yield from textwrap.wrap(
         " ".join(answer.text.split()), 100, initial_indent="  Answer     ", subsequent_indent=" " * 13
@@ -89,6 +91,6 @@ def report(answer: Answer) -> Iterator[str]:
         "Model": "kasbah-model-digest",
         "Request": "x-request-id",
     }.items():
-        yield f"  {title:<10} {answer.headers.get(header, 'not said')}"
-    yield "  Receipt    signed by worker and control plane:"
+        yield f"  {title:<10} {said.get(header, answer.headers.get(header, 'not said'))}"
+    yield "  Receipt    signed by the worker; docs/auditor/receipts.md says how to check it:"
     yield textwrap.indent(json.dumps(answer.receipt, indent=2, ensure_ascii=False), " " * 13)

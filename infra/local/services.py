@@ -78,6 +78,7 @@ class Supervisor:
         self._run = run
         self._report = report
         self._kept: list[_Kept] = []
+        self.failures: dict[str, int] = {}  # how often each died
         self._strays: dict[int, float] = {}
         self._others = set(processes.children(os.getpid()))  # not ours to end
         _adopt_orphans(True)
@@ -104,6 +105,7 @@ class Supervisor:
         if now - kept.started > STEADY:
             kept.pause = FIRST_PAUSE
         kept.again_at = now + kept.pause
+        self.failures[kept.name] = self.failures.get(kept.name, 0) + 1
         how = "is gone" if process is None else ended_how(process.returncode)
         self._report(f"{kept.name} {how}; starting it again in {kept.pause:.0f} s (log: {kept.service.log})")
         kept.pause = min(kept.pause * 2, LONGEST_PAUSE)

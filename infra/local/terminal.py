@@ -49,7 +49,7 @@ class Step:
     ) -> None:
         self._ended.set()
         self._thread.join()
-        mark = ("✓" if self._unicode else "done:") if kind is None else ("✗" if self._unicode else "failed:")
+        mark = ("✓" if self._unicode else "done:") if kind is None else ("✗" if self._unicode else "not done:")
         note = f" - {self._note}" if self._note and kind is None and self._fraction is None else ""
         self._line(f"  {mark} {self.title} ({duration(time.monotonic() - self._started)}){note}")
 

@@ -200,7 +200,7 @@ def test_progress_without_a_terminal_is_plain_lines(fake: Callable, tmp_path: Pa
     assert "\r" not in out.getvalue()
     with pytest.raises(ZeroDivisionError), Step("Failing", out):
         raise ZeroDivisionError
-    assert "failed: Failing" in out.getvalue()
+    assert "not done: Failing" in out.getvalue()
     assert duration(65) == "1 min 05 s"
 
 

@@ -58,6 +58,7 @@ def test_what_dies_is_started_again_with_growing_pauses_and_said(
     assert pauses[0] >= 0.8
     assert any("started again" in line for line in said)
     assert str(service.log) in said[0]
+    assert supervisor.failures["short"] >= 3
 
 
 def test_a_killed_service_comes_back_under_a_new_pid(supervisor: Supervisor, tmp_path: Path, said: list[str]) -> None:
@@ -144,7 +145,7 @@ class Platform(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         known = self.path == "/api/receipts/r1" and self.headers["Authorization"] == "Bearer the-key"
-        self._send(200 if known else 404, {"signature": "sig"}, {})
+        self._send(200 if known else 404, {"signature": "sig", "site": {"slug": "rabat", "jurisdiction": "MA"}}, {})
 
     def _send(self, status: int, body: object, headers: dict[str, str]) -> None:
         data = json.dumps(body).encode()
@@ -173,9 +174,9 @@ def test_the_first_question_waits_for_a_worker_and_brings_the_receipt(address: s
     answer = question.ask(address, "the-key", "demo", waited.append)
     assert answer.text == "Paris, says demo."
     assert waited == ["waiting for the engine"] * 2
-    assert answer.receipt == {"signature": "sig"}
+    assert answer.receipt["signature"] == "sig"
     lines = "\n".join(question.report(answer))
-    assert all(part in lines for part in ("Paris", "rabat", "abc", "r1", "not said", '"signature": "sig"'))
+    assert all(part in lines for part in ("Paris", "rabat (MA)", "abc", "r1", "not said", '"signature": "sig"'))
 
 
 def test_an_error_that_waiting_cannot_cure_ends_the_wait(address: str) -> None:

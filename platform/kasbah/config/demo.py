@@ -129,7 +129,10 @@ def _deployment(actor: Actor, site: Site, wanted: Wanted, note: Callable[[str], 
     if found is not None:
         return found  # nothing is hashed again: the worker verifies every file before it loads it
     version = _version(actor, wanted, note)
-    return serving.create_deployment(actor, name=MODEL, model_version=version, sites=[site])
+    # float32: in less, the mixture's greedy answers would no longer be the dense model's, token for token.
+    return serving.create_deployment(
+        actor, name=MODEL, model_version=version, sites=[site], engine_settings={"dtype": "float32"}
+    )
 
 
 def _version(actor: Actor, wanted: Wanted, note: Callable[[str], None]) -> ModelVersion:
