@@ -77,7 +77,7 @@ class UuidCursorPagination(BasePagination):
             "type": "object",
             "required": ["data", "has_more", "next"],
             "properties": {
-                "data": {"type": "array", "items": schema},
+                "data": schema,
                 "has_more": {"type": "boolean"},
                 "next": {"type": ["string", "null"], "description": "Path of the page that follows."},
             },

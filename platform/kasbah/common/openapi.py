@@ -34,7 +34,7 @@ EVERYWHERE = {
     "429": "Too many attempts; `Retry-After` says when.",
     "503": "A part that is needed is away; nothing was done.",
 }
-WITH_BODY = {
+WRITING = {
     "409": "The state of the object does not allow it.",
     "413": "The body is too large.",
     "415": "The body is not JSON.",
@@ -74,12 +74,12 @@ def document_errors(result: dict[str, Any], **_: Any) -> dict[str, Any]:
     """Postprocessing hook: every operation lists the errors that it can answer, all with one body."""
     result["components"].setdefault("schemas", {})["Error"] = ERROR
     for path, operations in result["paths"].items():
-        for operation in operations.values():
+        for method, operation in operations.items():
             errors = dict(EVERYWHERE)
             if re.search(r"\{", path):
                 errors |= NOT_FOUND
-            if "requestBody" in operation or operation["operationId"].endswith("_destroy"):
-                errors |= WITH_BODY
+            if method != "get":
+                errors |= WRITING
             for status, text in errors.items():
                 content = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
                 operation["responses"].setdefault(status, {"description": text, "content": content})
