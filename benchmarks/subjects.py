@@ -76,14 +76,14 @@ def engine_alone(home: Path, environment: dict[str, str]) -> Iterator[Subject]:
 
 
 @contextlib.contextmanager
-def kasbah(home: Path, engine: Path, built: BuiltModel | None = None) -> Iterator[Subject]:
-    """The installation of `make demo`, with `engine` where the engine's interpreter stands."""
+def kasbah(home: Path, engine: Path, build: Callable[[Path], BuiltModel] = tiny_model) -> Iterator[Subject]:
+    """The installation of `make demo`, with `engine` where the engine's interpreter stands and `build`'s model."""
     place = Home(home / "kasbah")
     place.create()
     supervisor = Supervisor(place.run, lambda text: print(f"! {text}", file=sys.stderr))
     running = demo.Demo(place, "127.0.0.1", free_port(), supervisor)
     try:
-        facts = _start(running, engine, built or tiny_model(place.models))
+        facts = _start(running, engine, build(place.models))
         subject = Subject(
             "kasbah",
             f"{running.address}/v1",

@@ -1,0 +1,1 @@
+"""Celery as a carrier: what a message costs with its stock parts and with the worker's."""

@@ -1,0 +1,1 @@
+"""What Kasbah leaves of the real engine's speed."""
