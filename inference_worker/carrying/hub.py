@@ -1,0 +1,130 @@
+"""Celery's event loop as a guest of asyncio's.
+
+Celery reads its broker with kombu's Hub, which waits in `poll` and so needs a thread; each message then crosses to the
+event loop that runs the jobs and back. Here the rounds of the hub run on the event loop itself, when the hub's poller
+is readable, when one of its timers is due and when it was given something to do. What may block (connecting,
+reconnecting with pauses, shutting down) stays in Celery's own thread: it hands the hub over only for `TURN` seconds
+at a time, and gets every error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import threading
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
+
+from celery.worker import WorkController
+from kombu.asynchronous import Hub, set_event_loop
+
+TURN = 1.0  # seconds between the looks that Celery's thread takes at its own state
+
+
+class LoopHub(Hub):
+    """A hub whose rounds run on `loop`; `create_loop` is called, and its generator advanced, in Celery's thread."""
+
+    # Of kombu's Hub, missing in its stubs.
+    _loop_thread: int | None
+    _ready: set[Any]
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, timer: Any = None) -> None:
+        self._asyncio = loop
+        self._rounds: Iterator[None] | None = None
+        self._turn: asyncio.Future[None] | None = None
+        self._next: asyncio.Handle | None = None
+        self._wait = 0.0
+        self._busy = False
+        super().__init__(timer)
+
+    def create_loop(self, *_: Any, **__: Any) -> Generator[None, None, None]:
+        """Each `next` lets the event loop run the hub for a turn. Raises what a round raised."""
+        rounds = super().create_loop()
+        while asyncio.run_coroutine_threadsafe(self._take_turn(rounds), self._asyncio).result():
+            yield
+
+    def call_soon(self, callback: Callable[..., Any], *args: Any) -> Any:
+        """From any thread; on the event loop itself without a system call."""
+        promise = super().call_soon(callback, *args)
+        if threading.get_ident() == self._loop_thread:
+            self._schedule()
+        return promise
+
+    def give_back(self) -> None:
+        """End the turn, so that Celery's thread sees a changed state at once. On the event loop."""
+        if self._turn is not None and not self._turn.done():
+            self._turn.set_result(None)
+
+    def _create_poller(self) -> None:
+        super()._create_poller()
+        poll = self.poller.poll
+
+        def look(timeout: float | None) -> Any:
+            self._wait = TURN if timeout is None else timeout
+            events = poll(0)
+            self._busy = bool(events)
+            return events
+
+        self.poller.poll = look
+
+    async def _take_turn(self, rounds: Iterator[None]) -> bool:
+        """False when the rounds have ended: kombu wants them created anew."""
+        self._rounds, self._turn = rounds, self._asyncio.create_future()
+        readable = self.poller._epoll.fileno()  # kombu offers no name for it
+        end = self._asyncio.call_later(TURN, self.give_back)
+        self._asyncio.add_reader(readable, self._round)
+        self._schedule()
+        try:
+            await self._turn
+        except _RoundsEnded:
+            return False
+        finally:
+            self._asyncio.remove_reader(readable)
+            end.cancel()
+            self._cancel_next()
+            self._rounds = self._turn = None
+        return True
+
+    def _schedule(self) -> None:
+        """A round in this iteration of the event loop; one however often it is asked for."""
+        if self._rounds is None or (self._next is not None and not isinstance(self._next, asyncio.TimerHandle)):
+            return
+        self._cancel_next()
+        self._next = self._asyncio.call_soon(self._round)
+
+    def _cancel_next(self) -> None:
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
+
+    def _round(self) -> None:
+        self._cancel_next()
+        if self._rounds is None or self._turn is None or self._turn.done():
+            return
+        try:
+            next(self._rounds)
+        except StopIteration:
+            self._turn.set_exception(_RoundsEnded())
+        except BaseException as error:  # noqa: BLE001 - SystemExit too: Celery's thread acts on it, not this one
+            self._turn.set_exception(error)
+        else:
+            if self._busy or self._ready:
+                self._schedule()  # transports ask for more at the start of a round
+            elif self._next is None:
+                self._next = self._asyncio.call_later(self._wait, self._round)
+
+
+class _RoundsEnded(Exception):
+    """The generator of rounds ended; a future cannot carry StopIteration."""
+
+
+class LoopWorker(WorkController):
+    """A Celery worker whose hub runs on `app.conf.kasbah_loop`."""
+
+    _conninfo: Any  # missing in Celery's stubs
+
+    def on_init_blueprint(self) -> None:
+        """Before the components are made."""
+        set_event_loop(None)  # of a worker before this one
+        self._conninfo.requires_hub = functools.partial(LoopHub, self.app.conf.kasbah_loop)
+        super().on_init_blueprint()
