@@ -48,7 +48,7 @@ class GroupCommit(Generic[Item]):
     async def _run(self) -> None:
         try:
             while self._waiting:
-                batch = []
+                batch: list[tuple[Item, asyncio.Future[None]]] = []
                 while self._waiting and len(batch) < self._max_batch:
                     entry = self._waiting.popleft()
                     if not entry[1].cancelled():

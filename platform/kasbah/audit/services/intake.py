@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from uuid import UUID
 
 import psycopg
 from django.conf import settings
@@ -48,7 +49,7 @@ def record_apart(event: Event) -> Event:
     return event
 
 
-def _row(event: Event) -> list[object]:
+def _row(event: Event) -> list[UUID | str | bytes | None]:
     return [event.id, event.tenant_id, event.type.value, event.request_id, event.encoded]
 
 

@@ -61,7 +61,10 @@ def from_row(row: tuple[Any, ...] | None) -> Principal:
         raise Unauthenticated("The API key was revoked.")
     if not active:
         raise Unauthenticated("The tenant of this API key is switched off.")
-    principal = Principal(*row[:5], frozenset(row[5]), row[6], row[7], expires_at)
+    key_id, name, tenant_id, tenant_slug, project_id, scopes, role, data_class = row[:8]
+    principal = Principal(
+        key_id, name, tenant_id, tenant_slug, project_id, frozenset(scopes), role, data_class, expires_at
+    )
     refuse_expired(principal)
     return principal
 

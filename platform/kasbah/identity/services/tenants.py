@@ -21,7 +21,7 @@ class VisibleTenants(models.QuerySet[Tenant]):
 
     def _fetch_all(self) -> None:
         with rls.platform_scope():
-            super()._fetch_all()  # type: ignore[misc]  # the stubs do not know it
+            super()._fetch_all()
 
 
 def visible_tenants(actor: Actor) -> models.QuerySet[Tenant]:
@@ -31,7 +31,7 @@ def visible_tenants(actor: Actor) -> models.QuerySet[Tenant]:
         return tenants
     if actor.kind == USER:
         return tenants.filter(memberships__user_id=actor.id)
-    return tenants.filter(id=actor.tenant_id)
+    return tenants.filter(id__in=[actor.tenant_id] if actor.tenant_id else [])
 
 
 def find_tenant(slug: str) -> Tenant:

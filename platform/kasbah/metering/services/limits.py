@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from uuid import UUID
 
+from django.db.models import QuerySet
+
 from kasbah.audit.services import Event, EventType, Resource, record
 from kasbah.common import rls
 from kasbah.common.database import Connection
@@ -108,9 +110,13 @@ def _check(scope: str, numbers: dict[str, int | None], period: str) -> None:
 
 
 def _require_subject(tenant: Tenant, scope: str, subject_id: UUID) -> None:
-    model = {LimitScope.TENANT: Tenant, LimitScope.PROJECT: Project, LimitScope.API_KEY: ApiKey}[LimitScope(scope)]
+    subjects: dict[str, QuerySet[Tenant] | QuerySet[Project] | QuerySet[ApiKey]] = {
+        LimitScope.TENANT.value: Tenant.objects.filter(id=subject_id),
+        LimitScope.PROJECT.value: Project.objects.filter(id=subject_id),
+        LimitScope.API_KEY.value: ApiKey.objects.filter(id=subject_id),
+    }
     # Row-level security shows this tenant's objects only.
-    if not model.objects.filter(id=subject_id).exists():
+    if not subjects[scope].exists():
         raise NotFound(f"There is no such {scope} in this tenant.", param="subject_id")
 
 

@@ -38,6 +38,8 @@ LIFE = 3600  # seconds after which a reservation that nobody settled is given up
 SCOPES = {"tenant": "your tenant", "project": "this project", "api_key": "this API key"}
 AWAY = "The store of limits is away; nothing was done. Try again."
 
+Arguments = tuple[str | int, ...]
+
 logger = logging.getLogger(__name__)
 
 
@@ -58,7 +60,7 @@ class Reservation:
 class _Call:
     script: str
     keys: tuple[str, ...]
-    arguments: tuple[str | int, ...]
+    arguments: Arguments
     answer: Any = field(default=None)
 
 
@@ -92,7 +94,7 @@ class Meter:
         numbers = tuple(number for record in records for number in _numbers(record))
         milliseconds = 0 if now is None else int(now * 1000)
         for pause in (0.0, 0.01, 0.05, 0.1, 0.2, 0.4):
-            arguments = (milliseconds, tokens, str(ident), LIFE * 1000, ttl, *numbers)
+            arguments: Arguments = (milliseconds, tokens, str(ident), LIFE * 1000, ttl, *numbers)
             call = _Call(scripts.RESERVE, keys, arguments)
             reservation = Reservation(ident, tokens, {}, keys, numbers, ttl)
             await self._reserve(call, reservation)
@@ -132,7 +134,14 @@ class Meter:
         if reservation.closed:
             return
         reservation.closed = True
-        arguments = (reservation.tokens, str(reservation.id), used, requests, reservation.ttl, *reservation.limits)
+        arguments: Arguments = (
+            reservation.tokens,
+            str(reservation.id),
+            used,
+            requests,
+            reservation.ttl,
+            *reservation.limits,
+        )
         # It runs to its end though the caller may be cancelled: the client went away, the tokens must not.
         await asyncio.shield(self._start(self._calls.submit(_Call(scripts.SETTLE, reservation.keys, arguments))))
 
