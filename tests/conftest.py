@@ -76,6 +76,8 @@ def pytest_configure() -> None:
     from django.conf import settings
 
     assert settings.INSTALLED_APPS
+    # xdist's workers inherit the environment: with this in it pytest-django would load settings before their conftest.
+    del os.environ["DJANGO_SETTINGS_MODULE"]
 
 
 @pytest.fixture(scope="session")
