@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,18 +15,20 @@ from uuid import UUID
 
 import msgspec
 from django.db import connections
+from django.utils import timezone
 from kombu.utils.uuid import uuid
 
 from inference_worker.contract.frames import Body, Data, Done, Failed, Frame, Role
+from inference_worker.contract.signing import Signer
 from infra.local.valkey import Valkey
 from kasbah.common import rls
 from kasbah.common.changes import ChangeListener
 from kasbah.common.database import Database
 from kasbah.registry.models import Model, ModelVersion, Stage
 from kasbah.residency.models import Site
-from kasbah.residency.services import create_site
+from kasbah.residency.services import create_site, site_keys
 from kasbah.serving import tasks
-from kasbah.serving.models import Deployment, Job
+from kasbah.serving.models import Deployment, Job, Worker
 from kasbah.serving.services import (
     Dispatcher,
     JobRequest,
@@ -40,6 +43,7 @@ from kasbah.serving.services import (
 )
 from tests import factories
 from tests.inference_worker.harness import model_folder
+from tests.serving.stand_in import StandIn
 
 T = TypeVar("T")
 POLICY = "018f0000-0000-7000-8000-000000000001@1"
@@ -60,7 +64,9 @@ class World:
         """A new enrolment token."""
         return create_enrolment_token(factories.SYSTEM, self.sites[site]).text
 
-    def request(self, text: str = "hello", *, stream: bool = True, sites: Sequence[int] = (0,), **body: Any) -> JobRequest:
+    def request(
+        self, text: str = "hello", *, stream: bool = True, sites: Sequence[int] = (0,), **body: Any
+    ) -> JobRequest:
         """A chat request as the gateway hands it over."""
         message = {"model": self.deployment.name, "messages": [{"role": "user", "content": text}], **body}
         return JobRequest(
@@ -119,6 +125,26 @@ def make_world(stores: list[Valkey], models: Path, *, slugs: Sequence[str] = ("p
     deployment = create_deployment(factories.SYSTEM, factories.slug("chat"), version, sites, {"max_num_seqs": 64})
     grant(factories.SYSTEM, home.tenant, deployment)
     return World(home, sites, stores, version, deployment, models)
+
+
+def stand_in(world: World, site: int = 0) -> StandIn:
+    """A worker that was enrolled, and is alive."""
+    private = os.urandom(32)
+    public = Signer.from_raw(private).public.public_bytes_raw()
+    place = world.sites[site]
+    row = Worker.objects.create(
+        site=place, name=factories.slug("worker"), public_key=public, last_seen_at=timezone.now()
+    )
+    made = StandIn(
+        url=world.stores[site].url,
+        worker=str(row.id),
+        site=str(place.id),
+        private=private,
+        site_private=site_keys(place).private,
+        deployment=str(world.deployment.id),
+    )
+    made.alive()
+    return made
 
 
 class Housekeeping:
