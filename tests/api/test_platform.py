@@ -38,9 +38,14 @@ def test_a_sites_broker_address_is_never_shown(root):
     assert b"hunter" not in wrong.content
 
 
-def test_from_a_folder_to_a_granted_deployment(root, as_user, platform, home, settings, tmp_path):
+@pytest.fixture
+def import_dir(settings, tmp_path):
     settings.IMPORT_DIR = str(tmp_path)
-    folders.model(tmp_path / "mixtral")
+    return tmp_path
+
+
+def test_from_a_folder_to_a_granted_deployment(root, as_user, platform, home, import_dir):
+    folders.model(import_dir / "mixtral")
     body = {"folder": "mixtral", "name": "mixtral", "publisher": "M", "licence": "Apache-2.0", "family": "mixtral"}
     version = root.post("/api/versions/", body)
     assert version.status_code == 201, version.content
@@ -155,7 +160,7 @@ def test_jobs_are_found_by_what_is_known_of_them(as_user, estate, platform):
 
 def test_a_receipt_can_be_verified_with_what_it_comes_with(as_key, estate, platform):
     answer = as_key(estate.household.key_text).get(f"/api/receipts/{estate.request_id}/").json()
-    key_id, payload, signature = answer["receipt"].split(".")
+    _, payload, signature = answer["receipt"].split(".")
     public = Ed25519PublicKey.from_public_bytes(unb64(answer["worker"]["public_key"]))
     public.verify(unb64(signature), answer["purpose"].encode() + b"\n" + unb64(payload))
     assert answer["claims"]["job"] == answer["job"] == estate.ids["jobs"]

@@ -84,7 +84,7 @@ def plain(value: Any) -> str | list[Any]:
 
 def text(value: Any) -> str:
     """A cell for people."""
-    if value is None or value in ("", []):
+    if value is None or value in ("", [], ()):
         return "-"
     if isinstance(value, (list, tuple)) and all(isinstance(item, (str, UUID)) for item in value):
         return ", ".join(map(str, value))
