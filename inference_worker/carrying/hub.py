@@ -13,9 +13,10 @@ import asyncio
 import functools
 import threading
 from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future
 from typing import Any
 
-from celery.worker import WorkController
+from celery.worker import WorkController, state
 from kombu.asynchronous import Hub, set_event_loop
 
 TURN = 1.0  # seconds between the looks that Celery's thread takes at its own state
@@ -31,8 +32,10 @@ class LoopHub(Hub):
     def __init__(self, loop: asyncio.AbstractEventLoop, timer: Any = None) -> None:
         self._asyncio = loop
         self._rounds: Iterator[None] | None = None
-        self._turn: asyncio.Future[None] | None = None
+        self._turn: Future[BaseException | None] | None = None
         self._next: asyncio.Handle | None = None
+        self._end: asyncio.TimerHandle
+        self._readable = -1
         self._wait = 0.0
         self._busy = False
         super().__init__(timer)
@@ -40,7 +43,14 @@ class LoopHub(Hub):
     def create_loop(self, *_: Any, **__: Any) -> Generator[None, None, None]:
         """Each `next` lets the event loop run the hub for a turn. Raises what a round raised."""
         rounds = super().create_loop()
-        while asyncio.run_coroutine_threadsafe(self._take_turn(rounds), self._asyncio).result():
+        while True:
+            turn: Future[BaseException | None] = Future()
+            self._asyncio.call_soon_threadsafe(self._begin_turn, rounds, turn)
+            error = turn.result()
+            if isinstance(error, StopIteration):
+                return  # kombu wants the rounds made anew
+            if error is not None:
+                raise error
             yield
 
     def call_soon(self, callback: Callable[..., Any], *args: Any) -> Any:
@@ -50,10 +60,15 @@ class LoopHub(Hub):
             self._schedule()
         return promise
 
-    def give_back(self) -> None:
+    def give_back(self, error: BaseException | None = None) -> None:
         """End the turn, so that Celery's thread sees a changed state at once. On the event loop."""
-        if self._turn is not None and not self._turn.done():
-            self._turn.set_result(None)
+        if self._turn is None:
+            return
+        turn, self._turn, self._rounds = self._turn, None, None
+        self._asyncio.remove_reader(self._readable)
+        self._end.cancel()
+        self._cancel_next()
+        turn.set_result(error)
 
     def _create_poller(self) -> None:
         super()._create_poller()
@@ -67,23 +82,12 @@ class LoopHub(Hub):
 
         self.poller.poll = look
 
-    async def _take_turn(self, rounds: Iterator[None]) -> bool:
-        """False when the rounds have ended: kombu wants them created anew."""
-        self._rounds, self._turn = rounds, self._asyncio.create_future()
-        readable = self.poller._epoll.fileno()  # kombu offers no name for it
-        end = self._asyncio.call_later(TURN, self.give_back)
-        self._asyncio.add_reader(readable, self._round)
+    def _begin_turn(self, rounds: Iterator[None], turn: Future[BaseException | None]) -> None:
+        self._rounds, self._turn = rounds, turn
+        self._readable = self.poller._epoll.fileno()  # kombu offers no name for it
+        self._end = self._asyncio.call_later(TURN, self.give_back)
+        self._asyncio.add_reader(self._readable, self._round)
         self._schedule()
-        try:
-            await self._turn
-        except _RoundsEnded:
-            return False
-        finally:
-            self._asyncio.remove_reader(readable)
-            end.cancel()
-            self._cancel_next()
-            self._rounds = self._turn = None
-        return True
 
     def _schedule(self) -> None:
         """A round in this iteration of the event loop; one however often it is asked for."""
@@ -99,23 +103,19 @@ class LoopHub(Hub):
 
     def _round(self) -> None:
         self._cancel_next()
-        if self._rounds is None or self._turn is None or self._turn.done():
+        if self._rounds is None:
             return
         try:
             next(self._rounds)
-        except StopIteration:
-            self._turn.set_exception(_RoundsEnded())
-        except BaseException as error:  # noqa: BLE001 - SystemExit too: Celery's thread acts on it, not this one
-            self._turn.set_exception(error)
-        else:
-            if self._busy or self._ready:
-                self._schedule()  # transports ask for more at the start of a round
-            elif self._next is None:
-                self._next = self._asyncio.call_later(self._wait, self._round)
-
-
-class _RoundsEnded(Exception):
-    """The generator of rounds ended; a future cannot carry StopIteration."""
+        except BaseException as error:  # noqa: BLE001 - Celery's SystemExit too: its thread acts on it, not this one
+            self.give_back(error)
+            return
+        if state.should_stop is not None or state.should_terminate is not None:
+            self.give_back()
+        elif self._busy or self._ready:
+            self._schedule()  # transports ask for more at the start of a round
+        elif self._next is None:
+            self._next = self._asyncio.call_later(self._wait, self._round)
 
 
 class LoopWorker(WorkController):
