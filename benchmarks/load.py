@@ -92,8 +92,9 @@ async def run(
 ) -> Result:
     """Send `requests` copies of `body` to `url` (or through the Unix socket `uds`) over `concurrency` connections."""
     parts = urlsplit(url)
-    if uds is None and parts.hostname not in LOOPBACK:
-        raise ValueError(f"{parts.hostname} is not this machine; a load goes to loopback only")
+    host, port = parts.hostname or "", parts.port or 80
+    if uds is None and host not in LOOPBACK:
+        raise ValueError(f"{host} is not this machine; a load goes to loopback only")
     head = (
         f"POST {parts.path} HTTP/1.1\r\nhost: {parts.netloc}\r\nauthorization: Bearer {key}\r\n"
         f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
@@ -111,7 +112,7 @@ async def run(
         if uds:
             await loop.create_unix_connection(make, uds)
         else:
-            await loop.create_connection(make, parts.hostname, parts.port)
+            await loop.create_connection(make, host, port)
     await asyncio.wait_for(asyncio.gather(*waiting), limit)
     result.wall = time.perf_counter() - started
     return result

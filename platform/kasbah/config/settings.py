@@ -44,7 +44,7 @@ INSTALLATION = env.value("INSTALLATION", "kasbah")
 MODELS_DIR = env.value("MODELS_DIR", "models")
 IMPORT_DIR = env.value("IMPORT_DIR", "")  # folders of it may be registered over the management API; empty: none
 
-SECRET_KEY = env.value("SECRET_KEY", "checks-only" if "check" in sys.argv or "makemigrations" in sys.argv else None)
+SECRET_KEY = env.value("SECRET_KEY")
 DEBUG = False
 ALLOWED_HOSTS = env.value("ALLOWED_HOSTS", "127.0.0.1,localhost").split(",")
 CSRF_TRUSTED_ORIGINS = [origin for origin in env.value("TRUSTED_ORIGINS", "").split(",") if origin]
