@@ -60,9 +60,14 @@ async def test_the_messages_are_the_same(stores: list[Any], world: World) -> Non
     assert written["headers"]["id"] == f"{MESSAGE.job}:3"
 
 
-@pytest.mark.parametrize("name", ["redis", "celery"])
-async def test_an_attempt_is_offered_once(name: str, stores: list[Any], world: World, monkeypatch: Any) -> None:
-    monkeypatch.setenv("KASBAH_CARRIER", name)
+@pytest.fixture(params=["redis", "celery"])
+def name(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each carrier in turn, as an installation chooses it."""
+    monkeypatch.setenv("KASBAH_CARRIER", request.param)
+    return str(request.param)
+
+
+async def test_an_attempt_is_offered_once(name: str, stores: list[Any], world: World) -> None:
     standing = await apart(stand_in, world)
     store = Store(stores[0].url, 2.0)
     chosen = carrier(store, stores[0].url, 2.0)
@@ -116,11 +121,8 @@ def stock_worker(standing: StandIn, log: Path) -> Iterator[subprocess.Popen[byte
         process.wait()
 
 
-@pytest.mark.parametrize("name", ["redis", "celery"])
-async def test_a_stock_worker_takes_them(
-    name: str, database: Any, world: World, app_url: str, tmp_path: Path, monkeypatch: Any
-) -> None:
-    monkeypatch.setenv("KASBAH_CARRIER", name)
+@pytest.mark.usefixtures("name")
+async def test_a_stock_worker_takes_them(database: Any, world: World, app_url: str, tmp_path: Path) -> None:
     standing = await apart(stand_in, world)
     with stock_worker(standing, tmp_path / "log"):
         async with open_web(database, app_url) as web:

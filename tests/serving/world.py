@@ -274,7 +274,7 @@ async def open_web(database: Database, dsn: str, limits: Timings | None = None):
 async def until(what: Callable[[], bool], timeout: float = 10.0) -> None:
     """Wait until it is so."""
     async with asyncio.timeout(timeout):
-        while not what():
+        while not what():  # noqa: ASYNC110 - it is other processes that are waited for
             await asyncio.sleep(0.02)
 
 
