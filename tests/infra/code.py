@@ -6,6 +6,7 @@ import ast
 import re
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,6 +22,7 @@ def sources(*folders: str) -> Iterator[tuple[Path, ast.Module]]:
             yield path, ast.parse(path.read_text(encoding="utf-8"))
 
 
+@cache
 def settings_read(*folders: str) -> dict[str, set[str]]:
     """Setting (upper case, without prefix) -> its defaults as written; "" as a member says that it has none."""
     found: dict[str, set[str]] = {}
@@ -35,6 +37,7 @@ def settings_read(*folders: str) -> dict[str, set[str]]:
     return found
 
 
+@cache
 def variables_read(*folders: str) -> set[str]:
     """Every KASBAH_ variable that is asked for by its whole name, and those of `settings_read`."""
     found = {f"KASBAH_{name}" for name in settings_read(*folders)}

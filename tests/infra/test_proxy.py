@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -106,8 +107,17 @@ def upstream() -> Iterator[Upstream]:
     upstream.thread.join(5)
 
 
+@dataclass(frozen=True)
+class Address:
+    """Where something listens that this file did not start."""
+
+    port: int
+
+
 @contextlib.contextmanager
-def caddy(caddyfile: Path, upstream: Upstream, secrets_folder: Path, folder: Path) -> Iterator[tuple[int, int, Path]]:
+def caddy(
+    caddyfile: Path, upstream: Upstream | Address, secrets_folder: Path, folder: Path, **changes: str
+) -> Iterator[tuple[int, int, Path]]:
     """Run the proxy; answers its HTTPS and HTTP ports and its log."""
     https, http, health, log = free_port(), free_port(), free_port(), folder / "caddy.log"
     environment = {
@@ -121,6 +131,7 @@ def caddy(caddyfile: Path, upstream: Upstream, secrets_folder: Path, folder: Pat
         "IDENTITY_UPSTREAM": f"127.0.0.1:{upstream.port}",
         "BODY_LIMIT": str(LIMIT),
         "HEALTH_PORT": str(health),
+        **changes,
     }
     with log.open("wb") as output:
         process = subprocess.Popen(
