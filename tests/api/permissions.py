@@ -79,7 +79,7 @@ ALLOWED: dict[str, set[str]] = {
     "POST /api/versions/<pk>/approve/": ROOT,
     "GET /api/deployments/": CATALOGUE,
     "POST /api/deployments/": ROOT,
-    "GET /api/deployments/<pk>/": CATALOGUE,
+    "GET /api/deployments/<pk>/": READERS,  # whose tenant it is granted to
     "PATCH /api/deployments/<pk>/": ROOT,
     "GET /api/workers/": ROOT,
     "GET /api/workers/<pk>/": ROOT,

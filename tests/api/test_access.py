@@ -206,6 +206,16 @@ def test_a_view_that_declares_nothing_is_denied_to_everybody(root, monkeypatch):
     assert root.get("/api/tenants/").status_code == 403
 
 
+def test_messages_are_in_english_whatever_the_browser_speaks(admin, home):
+    answer = admin.post(f"/api/tenants/{home.tenant.slug}/projects/", {}, HTTP_ACCEPT_LANGUAGE="fr")
+    assert error(answer)["message"] == "This field is required."
+
+
+def test_no_answer_is_kept_by_what_lies_between(admin, home):
+    for path in ("/api/me/", f"/api/tenants/{home.tenant.slug}/api-keys/", "/api/users/"):
+        assert admin.get(path)["Cache-Control"] == "no-store"
+
+
 @pytest.mark.django_db
 def test_the_browsable_pages_work_and_need_no_other_machine(admin, home):
     paths = ["/api/docs/", "/api/me/", f"/api/tenants/{home.tenant.slug}/projects/", "/api/session/"]

@@ -81,6 +81,17 @@ def test_only_folders_of_the_import_directory_come_in(root, settings, tmp_path, 
     assert "KASBAH_IMPORT_DIR" in error(root.post("/api/versions/", body | {"folder": "link"}))["message"]
 
 
+def test_a_deployment_that_is_not_granted_does_not_exist_for_a_tenant(as_user, as_key, platform, estate, home):
+    path = f"/api/deployments/{platform.ids['deployments']}/"
+    key = factories.api_key(home.project, scopes=("management:read",))[1]
+    for stranger in (as_user(home.admin), as_key(key)):
+        assert stranger.get("/api/deployments/").json()["data"] == []
+        assert stranger.get(path).content == stranger.get(f"/api/deployments/{world.random_id()}/").content
+    member = as_user(estate.household.admin)
+    assert member.get(path).status_code == 200
+    assert [item["id"] for item in member.get("/api/deployments/").json()["data"]] == [platform.ids["deployments"]]
+
+
 def test_workers_join_by_a_token_that_is_shown_once_and_are_drained_and_revoked(root, platform):
     made = root.post("/api/enrolment-tokens/", {"site": platform.ids["sites"]})
     assert made.json()["token"].startswith("kse_")

@@ -55,6 +55,11 @@ def test_it_answers_both_sides_and_ends_on_sigterm(valkey_server):
         assert client.get(script).status_code == 200
         assert client.get("/v1/models", headers=key).json()["object"] == "list"
         assert "server" not in page.headers
+        for body in (b"x" * (5 * 2**20), iter([b"x" * 2**20] * 5)):  # announced, and in chunks
+            answer = client.post("/api/session/", content=body, headers={"Content-Type": "application/json"})
+            assert answer.status_code == 413
+            assert answer.json()["error"]["code"] == "request_too_large"
+            assert answer.headers["x-request-id"]
 
 
 def refused(*arguments: str, **environment: str) -> str:

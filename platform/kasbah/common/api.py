@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 from django.db import models, transaction
+from django.utils import translation
 from drf_spectacular.utils import OpenApiParameter
 from rest_framework import exceptions, serializers
 from rest_framework.pagination import BasePagination
@@ -102,6 +103,16 @@ class ManagementMixin(APIView):
         """The permission of what is asked now; None denies."""
         action = getattr(self, "action", None) or (self.request.method or "").lower()
         return self.access.get(action)
+
+    def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+        """Messages of this API are in English, whatever language the browser's user reads."""
+        with translation.override("en"):
+            return super().dispatch(request, *args, **kwargs)
+
+    def finalize_response(self, request: Request, response: Response, *args: Any, **kwargs: Any) -> Response:
+        """Nothing in between keeps an answer: some hold secrets, all are for one reader."""
+        response.headers["Cache-Control"] = "no-store"
+        return super().finalize_response(request, response, *args, **kwargs)
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         """Authenticate and authorise, then put the handler into its scope."""

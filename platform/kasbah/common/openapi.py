@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from drf_spectacular.openapi import AutoSchema
@@ -72,15 +71,15 @@ class ManagementSchema(AutoSchema):
 
 def document_errors(result: dict[str, Any], **_: Any) -> dict[str, Any]:
     """Postprocessing hook: every operation lists the errors that it can answer, all with one body."""
+    content = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
     result["components"].setdefault("schemas", {})["Error"] = ERROR
+    result["components"]["responses"] = {
+        f"Error{status}": {"description": text, "content": content}
+        for status, text in (EVERYWHERE | NOT_FOUND | WRITING).items()
+    }
     for path, operations in result["paths"].items():
         for method, operation in operations.items():
-            errors = dict(EVERYWHERE)
-            if re.search(r"\{", path):
-                errors |= NOT_FOUND
-            if method != "get":
-                errors |= WRITING
-            for status, text in errors.items():
-                content = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
-                operation["responses"].setdefault(status, {"description": text, "content": content})
+            named = NOT_FOUND if "{" in path or method == "post" else {}
+            for status in EVERYWHERE | named | (WRITING if method != "get" else {}):
+                operation["responses"].setdefault(status, {"$ref": f"#/components/responses/Error{status}"})
     return result

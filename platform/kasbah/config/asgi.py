@@ -13,7 +13,11 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "kasbah.config.settings")
 
 from django.core.asgi import get_asgi_application
 
-_django = get_asgi_application()
+from django.conf import settings
+
+from kasbah.config.bodies import BodyLimit
+
+_django = BodyLimit(get_asgi_application(), settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
 
 from kasbah.gateway.app import PREFIXES, create_app
 

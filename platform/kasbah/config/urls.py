@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from django.urls import URLPattern, URLResolver, include, path
 from django.views.generic import RedirectView
-from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+from drf_spectacular.views import SpectacularSwaggerView
+
+from kasbah.config.schema import SchemaView
 
 APPS = ("audit", "identity", "registry", "residency", "metering", "serving")
 
 urlpatterns: list[URLPattern | URLResolver] = [
-    path("api/schema/", SpectacularAPIView.as_view(authentication_classes=[]), name="schema"),
+    path("api/schema/", SchemaView.as_view(), name="schema"),
     path("api/docs/", SpectacularSwaggerView.as_view(authentication_classes=[], url_name="schema"), name="docs"),
     path("api/", RedirectView.as_view(pattern_name="docs", http_method_names=["get", "head"]), name="api"),
     *(path("api/", include(f"kasbah.{app}.urls")) for app in APPS),

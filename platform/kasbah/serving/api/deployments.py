@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import Any, ClassVar
 from uuid import UUID
 
+from django.db import models
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from kasbah.common import rls
 from kasbah.common.api import ListMixin, RetrieveMixin, StrictSerializer
 from kasbah.identity.models import SLUG
+from kasbah.identity.services import Actor, visible_tenants
 from kasbah.registry.models import ModelVersion
 from kasbah.residency.models import Site
 from kasbah.serving import services
@@ -67,6 +70,15 @@ def sites(ids: list[UUID]) -> list[Site]:
     return list(found.values())
 
 
+def granted_to(actor: Actor) -> set[UUID]:
+    """Ids of the deployments that the actor's tenants may use."""
+    found: set[UUID] = set()
+    for tenant in visible_tenants(actor):
+        with rls.tenant_scope(tenant.id):
+            found.update(DeploymentGrant.objects.values_list("deployment_id", flat=True))
+    return found
+
+
 class DeploymentViewSet(ListMixin, RetrieveMixin):
     """What is served where, under which name."""
 
@@ -79,6 +91,11 @@ class DeploymentViewSet(ListMixin, RetrieveMixin):
         "create": "deployment.manage",
         "partial_update": "deployment.manage",
     }
+
+    def rows(self) -> models.QuerySet[Deployment]:
+        """All for the platform's administrators; for others what their tenants may use: the rest does not exist."""
+        deployments = self.get_queryset()
+        return deployments if self.actor.is_platform_admin else deployments.filter(pk__in=granted_to(self.actor))
 
     @extend_schema(request=DeploymentCreate, responses={201: DeploymentShown})
     def create(self, request: Request) -> Response:
