@@ -22,6 +22,7 @@ from collections.abc import Callable
 from psycopg import AsyncConnection, Error
 
 from kasbah.common.schema import CHANNEL
+from kasbah.common.tasks import stop
 
 Callback = Callable[[str, str], None]
 BEAT = 0.3  # seconds between two proofs that the connection lives
@@ -59,9 +60,7 @@ class ChangeListener:
     async def close(self) -> None:
         """Stop listening."""
         if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await stop(self._task)
         self._alive_at = float("-inf")
 
     async def _run(self) -> None:
