@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from infra.local import secrets
@@ -79,10 +80,11 @@ def _users(folder: Path, kind: str, host: str, users: Sequence[str]) -> dict[str
         ("site", "control"): f"site_{SITE}_control_broker_url",
         ("site", "worker"): f"site_{SITE}_worker_broker_url",
     }
-    return {
-        user: secrets.once(folder / names[kind, user], lambda user=user: f"redis://{user}:{_password()}@{host}:6379/0")
-        for user in users
-    }
+    made = {}
+    for user in users:
+        url = f"redis://{user}:{_password()}@{host}:6379/0"
+        made[user] = secrets.once(folder / names[kind, user], partial(str, url))
+    return made
 
 
 def _acl(path: Path, template: str, urls: dict[str, str]) -> None:

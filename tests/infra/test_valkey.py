@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import queue
-import time
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from celery import Celery
+from celery.worker import state
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
 from redis.retry import Retry
 
 from inference_worker.contract import keys, scripts
-from inference_worker.tasks.carrier import Carrier
+from inference_worker.tasks.carrier import BATCHED, Carrier
 from infra.local import valkey
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -204,19 +204,27 @@ def test_the_control_plane_does_not_administer_a_store(site: Users, control: Use
 
 # Celery ends a worker by raising WorkerShutdown, a SystemExit, in its thread.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_worker_consumes_its_queue_as_this_user(site: Users) -> None:
+@pytest.mark.parametrize("kind", [BATCHED, "stock"])
+async def test_a_worker_consumes_its_queue_as_this_user(site: Users, kind: str) -> None:
     """With the worker's own Celery consumer; the message is pushed as the control plane's user pushes it."""
-    got: queue.Queue[object] = queue.Queue()
-    carrier = Carrier(site.urls["worker"], got.put)
+    got: asyncio.Queue[dict[str, int]] = asyncio.Queue()
+    name = keys.queue(f"of-{kind}")
+    carrier = Carrier(site.urls["worker"], got.put, asyncio.get_running_loop(), kind)
     carrier.start()
     try:
-        carrier.consume({keys.queue("d2")}, 4)
-        sender = Celery(broker=site.urls["control"], set_as_current=False)
-        with sender.connection() as connection:
-            for number in range(5):
-                sender.send_task(keys.TASK, [{"n": number}], queue=keys.queue("d2"), connection=connection)
-        assert sorted(got.get(timeout=20)["n"] for _ in range(5)) == list(range(5))  # type: ignore[index]
+        carrier.consume({name}, 4)
+        await asyncio.to_thread(send, site.urls["control"], name)
+        assert sorted([(await asyncio.wait_for(got.get(), 20))["n"] for _ in range(5)]) == list(range(5))
+        await asyncio.sleep(0.5)  # until the last of them is acknowledged; what is not would be put back at the end
     finally:
-        time.sleep(0.5)  # until the last of them is acknowledged; what is not would be put back at the end
-        carrier.stop(10)
-    assert site["control"].llen(keys.queue("d2")) == 0
+        await asyncio.to_thread(carrier.stop, 10)
+        state.should_stop = None  # Celery's, of the whole process: a worker process has one carrier
+    assert site["control"].llen(name) == 0
+
+
+def send(broker: str, name: str) -> None:
+    """Five messages by Celery's own producer."""
+    sender = Celery(broker=broker, set_as_current=False)
+    with sender.connection() as connection:
+        for number in range(5):
+            sender.send_task(keys.TASK, [{"n": number}], queue=name, connection=connection)
