@@ -43,7 +43,8 @@ class Exchange:
             self.body += data
 
     def end(self, error: BaseException | None = None) -> None:
-        """The answer is complete, or will never be."""
+        """The answer is complete, or will never be. The connection may carry another exchange from now on."""
+        self._connection = None
         if not self.finished.done():
             if error is None:
                 self.finished.set_result(None)
@@ -52,9 +53,10 @@ class Exchange:
 
     def abort(self, error: BaseException) -> None:
         """Close the connection: the engine stops generating for it. `finished` raises `error`."""
+        connection = self._connection
         self.end(error)
-        if self._connection is not None:
-            self._connection.drop()
+        if connection is not None:
+            connection.drop()
 
 
 class _Connection(asyncio.Protocol):
