@@ -266,6 +266,7 @@ def test_ports_and_names_agree(compose: Compose, secrets_folder: Path) -> None:
     assert "{$IDENTITY_UPSTREAM:keycloak:8080}" in caddyfile
     inner = {mapping.rpartition(":")[2] for mapping in services["proxy"]["ports"]}
     assert inner == set(re.findall(r"\{\$HTTPS?_PORT:(\d+)\}", caddyfile))
+    assert "--host" in services["postgres"]["healthcheck"]["test"]
     address = services["proxy"]["networks"]["front"]["ipv4_address"]
     assert services["control-plane"]["environment"]["KASBAH_TRUSTED_PROXIES"] == address
 
