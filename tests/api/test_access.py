@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from django.db import OperationalError
 from django.test import Client
 from rest_framework.test import APIClient
 
@@ -182,6 +183,16 @@ def test_what_nobody_foresaw_is_a_500_that_tells_nothing(admin, home, monkeypatc
     assert answer.status_code == 500
     assert "secret" not in answer.content.decode()
     assert "the secret inside" in caplog.text  # a person finds it in the log
+
+
+def test_a_database_that_is_away_is_503_with_when_to_try_again(admin, home, monkeypatch):
+    def fail(slug):
+        raise OperationalError("connection to 10.0.0.7 refused")
+
+    monkeypatch.setattr(services, "find_tenant", fail)
+    answer = admin.get(f"/api/tenants/{home.tenant.slug}/projects/")
+    assert (answer.status_code, answer["Retry-After"]) == (503, "2")
+    assert "10.0.0.7" not in answer.content.decode()
 
 
 def test_a_handler_that_fails_leaves_nothing_behind(admin, home, monkeypatch):

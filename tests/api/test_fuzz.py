@@ -120,11 +120,11 @@ def test_the_fuzzer_sees_a_fault(callers, monkeypatch, fault):
             raise RuntimeError
         return Response({"unexpected": True}, status=200)
 
-    monkeypatch.setattr(ProjectViewSet, "retrieve", fail)
     with one_connection():
         schema = schemathesis.openapi.from_wsgi("/api/schema/?format=json", get_wsgi_application())
         schema.config.generation.with_security_parameters = False
         operation = schema["/api/tenants/{tenant}/projects/{id}/"]["GET"]
+        monkeypatch.setattr(ProjectViewSet, "retrieve", fail)  # after the document was made of the true one
         with pytest.raises(FailureGroup):
             _fuzz(operation, GenerationMode.POSITIVE, 5, proofs, ids)
 

@@ -116,6 +116,8 @@ def test_what_is_wrong_is_named(root, admin, home):
         ({"slug": "ok", "name": "x", "colour": "red"}, "colour"),
         ({"slug": "ok", "name": "x" * 201}, "name"),
         ({"slug": "ok", "name": ["list"]}, "name"),
+        ({"slug": "ok", "name": 3}, "name"),
+        ({"slug": "ok", "name": None}, "name"),
         ({"slug": "ok", "name": "x", "default_data_class": "top"}, "default_data_class"),
         ([1, 2], None),
     ):
@@ -125,6 +127,9 @@ def test_what_is_wrong_is_named(root, admin, home):
     keys = f"/api/tenants/{home.tenant.slug}/api-keys/"
     answer = admin.post(keys, {"project": str(home.project.id), "name": "x", "scopes": ["inference", "everything"]})
     assert error(answer)["param"] == "scopes[1]"
+    answer = admin.post(keys, {"project": str(home.project.id), "name": "x", "scopes": ["inference", 3]})
+    assert error(answer)["param"] == "scopes[1]"
+    assert admin.post(keys, {"project": 3, "name": "x"}).status_code == 400
 
 
 def test_query_parameters_are_checked(admin, home):

@@ -37,6 +37,40 @@ class StrictSerializer(serializers.Serializer[Any]):
         return super().to_internal_value(data)
 
 
+class StrictBody(StrictSerializer):
+    """Fields of a JSON body: each has its own JSON type, and nothing is taken for what it is not."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        """The validated values. Raises ValidationError."""
+        if isinstance(data, Mapping):
+            for name, field in self.fields.items():
+                if name in data:
+                    _refuse_other_type(field, data[name], name)
+        return super().to_internal_value(data)
+
+
+JSON_TYPES: tuple[tuple[tuple[type, ...], type, str], ...] = (
+    ((serializers.BooleanField,), bool, "true or false"),
+    ((serializers.IntegerField,), int, "a whole number"),
+    (
+        (serializers.CharField, serializers.ChoiceField, serializers.UUIDField, serializers.DateTimeField),
+        str,
+        "a string",
+    ),
+)
+
+
+def _refuse_other_type(field: serializers.Field[Any, Any, Any, Any], value: Any, name: str) -> None:
+    if value is None:
+        return  # the field itself says whether it may be
+    if isinstance(field, serializers.ListField) and isinstance(value, list):
+        for index, item in enumerate(value):
+            _refuse_other_type(field.child, item, f"{name}[{index}]")
+    for kinds, wanted, called in JSON_TYPES:
+        if isinstance(field, kinds) and (not isinstance(value, wanted) or (wanted is int and isinstance(value, bool))):
+            raise serializers.ValidationError({name: f"Give {called}."})
+
+
 class PageQuery(StrictSerializer):
     """Query parameters of every list."""
 

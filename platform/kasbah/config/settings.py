@@ -24,7 +24,7 @@ def database(url: str) -> dict[str, object]:
         "CONN_MAX_AGE": 0,
         "CONN_HEALTH_CHECKS": True,
         # The pool is psycopg's own: connections are lent for a request, never kept by a thread.
-        "OPTIONS": {"pool": {"min_size": 1, "max_size": int(env.value("DATABASE_POOL", "8"))}, **options},
+        "OPTIONS": {"pool": {"min_size": 1, "max_size": int(env.value("DATABASE_POOL", "8")), "timeout": 5}, **options},
         "TEST": {"NAME": unquote(parts.path.lstrip("/"))},
     }
 

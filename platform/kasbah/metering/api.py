@@ -13,7 +13,7 @@ from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from kasbah.common.api import ListMixin, RetrieveMixin, StrictSerializer
+from kasbah.common.api import ListMixin, RetrieveMixin, StrictBody, StrictSerializer
 from kasbah.metering import services
 from kasbah.metering.models import Limit, LimitScope, Period, Usage
 
@@ -36,7 +36,7 @@ class LimitShown(serializers.ModelSerializer[Limit]):
         ]  # fmt: skip
 
 
-class LimitBody(StrictSerializer):
+class LimitBody(StrictBody):
     """The limit of one subject; it replaces the one that is there."""
 
     scope = serializers.ChoiceField(LimitScope.choices)

@@ -13,7 +13,7 @@ from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from kasbah.common.api import ListMixin, RetrieveMixin, StrictSerializer
+from kasbah.common.api import ListMixin, RetrieveMixin, StrictBody, StrictSerializer
 from kasbah.identity.models import SLUG
 from kasbah.registry import services
 from kasbah.registry.models import Model, ModelVersion, Stage
@@ -67,7 +67,7 @@ class VersionShown(serializers.ModelSerializer[ModelVersion]):
         ]  # fmt: skip
 
 
-class VersionCreate(StrictSerializer):
+class VersionCreate(StrictBody):
     """A folder of the import directory that is to become a version."""
 
     folder = serializers.CharField(max_length=500, help_text="Relative to the import directory (KASBAH_IMPORT_DIR).")

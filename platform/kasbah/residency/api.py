@@ -12,7 +12,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from inference_worker.contract.signing import b64
-from kasbah.common.api import ListMixin, RetrieveMixin, StrictSerializer
+from kasbah.common.api import ListMixin, RetrieveMixin, StrictBody, StrictSerializer
 from kasbah.identity.models import SLUG, DataClass
 from kasbah.residency import services
 from kasbah.residency.models import Policy, PolicyState, Site
@@ -34,7 +34,7 @@ class SiteShown(serializers.ModelSerializer[Site]):
         return b64(bytes(site.sealing_public_key))
 
 
-class SiteCreate(StrictSerializer):
+class SiteCreate(StrictBody):
     """A new site."""
 
     slug = serializers.CharField(max_length=63, validators=[SLUG])
@@ -45,7 +45,7 @@ class SiteCreate(StrictSerializer):
     )
 
 
-class SiteChange(StrictSerializer):
+class SiteChange(StrictBody):
     """What may change."""
 
     name = serializers.CharField(max_length=200)
@@ -97,7 +97,7 @@ class PolicyShown(serializers.ModelSerializer[Policy]):
         fields = ["id", "version", "state", "document", "created_by", "created_at", "activated_at"]
 
 
-class PolicyBody(StrictSerializer):
+class PolicyBody(StrictBody):
     """A policy document."""
 
     document = serializers.DictField(help_text="See residency/policy.schema.json.")
@@ -117,7 +117,7 @@ class PolicyVerdict(serializers.Serializer[Any]):
     problems = ProblemShown(many=True)
 
 
-class Question(StrictSerializer):
+class Question(StrictBody):
     """A request that might be made."""
 
     data_class = serializers.ChoiceField(DataClass.choices)

@@ -6,7 +6,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from kasbah.common.api import StrictSerializer
+from kasbah.common.api import StrictBody
 from kasbah.identity.models import SLUG, ApiKey, DataClass, Membership, Project, Role, Scope, Tenant, User
 
 
@@ -18,14 +18,14 @@ class TenantShown(serializers.ModelSerializer[Tenant]):
         fields = ["id", "slug", "name", "active", "created_at"]
 
 
-class TenantCreate(StrictSerializer):
+class TenantCreate(StrictBody):
     """A new tenant."""
 
     slug = serializers.CharField(max_length=63, validators=[SLUG], help_text="Names it in paths; never changes.")
     name = serializers.CharField(max_length=200)
 
 
-class TenantChange(StrictSerializer):
+class TenantChange(StrictBody):
     """What may change."""
 
     name = serializers.CharField(max_length=200)
@@ -40,7 +40,7 @@ class ProjectShown(serializers.ModelSerializer[Project]):
         fields = ["id", "slug", "name", "default_data_class", "created_at"]
 
 
-class ProjectCreate(StrictSerializer):
+class ProjectCreate(StrictBody):
     """A new project."""
 
     slug = serializers.CharField(max_length=63, validators=[SLUG])
@@ -50,7 +50,7 @@ class ProjectCreate(StrictSerializer):
     )
 
 
-class ProjectChange(StrictSerializer):
+class ProjectChange(StrictBody):
     """What may change."""
 
     name = serializers.CharField(max_length=200)
@@ -65,7 +65,7 @@ class UserShown(serializers.ModelSerializer[User]):
         fields = ["id", "email", "name", "is_active", "is_platform_admin", "last_login", "created_at"]
 
 
-class UserCreate(StrictSerializer):
+class UserCreate(StrictBody):
     """A new person. What he may do in a tenant is said by a membership."""
 
     email = serializers.EmailField(max_length=254)
@@ -74,7 +74,7 @@ class UserCreate(StrictSerializer):
     is_platform_admin = serializers.BooleanField(default=False)
 
 
-class UserChange(StrictSerializer):
+class UserChange(StrictBody):
     """What may change."""
 
     name = serializers.CharField(max_length=200, allow_blank=True)
@@ -94,14 +94,14 @@ class MemberShown(serializers.ModelSerializer[Membership]):
         fields = ["id", "user", "email", "name", "role", "created_at"]
 
 
-class MemberCreate(StrictSerializer):
+class MemberCreate(StrictBody):
     """A person who is to be a member."""
 
     email = serializers.EmailField(max_length=254)
     role = serializers.ChoiceField(Role.choices)
 
 
-class MemberChange(StrictSerializer):
+class MemberChange(StrictBody):
     """What may change."""
 
     role = serializers.ChoiceField(Role.choices)
@@ -129,7 +129,7 @@ class ApiKeyIssued(ApiKeyShown):
         fields = [*ApiKeyShown.Meta.fields, "key"]
 
 
-class ApiKeyCreate(StrictSerializer):
+class ApiKeyCreate(StrictBody):
     """A new key."""
 
     project = serializers.UUIDField()
@@ -144,7 +144,7 @@ class ApiKeyCreate(StrictSerializer):
     expires_at = serializers.DateTimeField(required=False, allow_null=True, default=None)
 
 
-class Login(StrictSerializer):
+class Login(StrictBody):
     """Who logs in."""
 
     email = serializers.CharField(max_length=254)

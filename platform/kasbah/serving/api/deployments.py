@@ -12,7 +12,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from kasbah.common import rls
-from kasbah.common.api import ListMixin, RetrieveMixin, StrictSerializer
+from kasbah.common.api import ListMixin, RetrieveMixin, StrictBody, StrictSerializer
 from kasbah.identity.models import SLUG
 from kasbah.identity.services import Actor, visible_tenants
 from kasbah.registry.models import ModelVersion
@@ -34,7 +34,7 @@ class DeploymentShown(serializers.ModelSerializer[Deployment]):
         fields = ["id", "name", "model_version", "digest", "sites", "engine_settings", "enabled", "created_at"]
 
 
-class DeploymentCreate(StrictSerializer):
+class DeploymentCreate(StrictBody):
     """A new deployment."""
 
     name = serializers.CharField(max_length=63, validators=[SLUG], help_text="What clients send as `model`.")
@@ -43,7 +43,7 @@ class DeploymentCreate(StrictSerializer):
     engine_settings = serializers.DictField(default=dict)
 
 
-class DeploymentChange(StrictSerializer):
+class DeploymentChange(StrictBody):
     """What may change."""
 
     sites = serializers.ListField(child=serializers.UUIDField(), allow_empty=False, max_length=MOST_SITES)
@@ -128,7 +128,7 @@ class GrantShown(serializers.ModelSerializer[DeploymentGrant]):
         fields = ["id", "deployment", "name"]
 
 
-class GrantCreate(StrictSerializer):
+class GrantCreate(StrictBody):
     """A deployment that the tenant is to use."""
 
     deployment = serializers.UUIDField()

@@ -14,7 +14,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from inference_worker.contract.signing import b64
-from kasbah.common.api import ListMixin, RetrieveMixin, StrictSerializer
+from kasbah.common.api import ListMixin, RetrieveMixin, StrictBody, StrictSerializer
 from kasbah.residency.models import Site
 from kasbah.serving import services
 from kasbah.serving.models import EnrolmentToken, Worker, WorkerState
@@ -111,7 +111,7 @@ class TokenIssued(TokenShown):
         fields = [*TokenShown.Meta.fields, "token"]
 
 
-class TokenCreate(StrictSerializer):
+class TokenCreate(StrictBody):
     """Where a worker is to join."""
 
     site = serializers.UUIDField()

@@ -78,11 +78,11 @@ class Command(KasbahCommand):
 def refuse_unready() -> None:
     """Raises CommandError with the way out when the database is away, unsafe or not migrated."""
     try:
+        refuse_unsafe_role()
         connection = connections[DEFAULT_DB_ALIAS]
         executor = MigrationExecutor(connection)
         missing = executor.migration_plan(executor.loader.graph.leaf_nodes())
         connection.close()
-        refuse_unsafe_role()
     except DatabaseError as error:
         raise CommandError(f"The database cannot be reached: {str(error).strip()}") from error
     except UnsafeDatabase as error:
