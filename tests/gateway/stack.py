@@ -102,7 +102,12 @@ class Stack:
             child = subprocess.Popen(
                 [sys.executable, *arguments],
                 cwd=ROOT,
-                env={**os.environ, "PYTHONPATH": f"{ROOT}/platform:{ROOT}", **environment},
+                env={
+                    **os.environ,
+                    "DJANGO_SETTINGS_MODULE": "kasbah.config.settings",
+                    "PYTHONPATH": f"{ROOT}/platform:{ROOT}",
+                    **environment,
+                },
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
@@ -160,13 +165,14 @@ class Stack:
         with rls.tenant_scope(tenant.id):
             DeploymentGrant.objects.create(tenant=tenant, deployment=self.deployment)
 
-    def await_capacity(self, key: str) -> None:
+    def await_capacity(self, key: str, web: Web | None = None) -> None:
         """Until `mini` answers."""
+        url = (web or self.web).url
 
         def answers() -> bool:
             body = {"model": "mini", "messages": [{"role": "user", "content": "[[tokens=1]]"}]}
             headers = {"Authorization": f"Bearer {key}"}
-            answer = httpx.post(f"{self.web.url}/v1/chat/completions", json=body, headers=headers, timeout=20)
+            answer = httpx.post(f"{url}/v1/chat/completions", json=body, headers=headers, timeout=20)
             return answer.status_code == 200
 
         wait_until(answers, "a worker that serves", 60)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,8 +15,9 @@ import openai
 import psutil
 import pytest
 
+from tests import factories
 from tests.factories import Household
-from tests.gateway.calls import CHAT, chat, error_of, events, inference_events, jobs_of, post, usage_of
+from tests.gateway.calls import CHAT, chat, chunks_of, error_of, events, get, inference_events, jobs_of, post, usage_of
 from tests.gateway.stack import Stack, wait_until
 
 
@@ -47,6 +50,7 @@ def test_a_failure_after_the_wait_is_a_frame(stack: Stack, client_of: Household)
     assert "[DONE]" not in response.text
     last = json.loads(events(iter(response.text.split("\n")))[-1]["data"])
     assert last["error"]["code"] == "engine_lost"
+    time.sleep(2)  # until the worker's report of the lost engine was read
     stack.await_capacity(client_of.key_text)
 
 
@@ -130,15 +134,13 @@ def test_an_engine_that_dies_before_the_first_token_is_not_noticed(stack: Stack,
         wait_until(lambda: len(_engines(stack)) == 2, "the second engine")
         time.sleep(3)  # its report
         tag = "dies-early"
-        with _connect(stack) as connection:
-            body = json.dumps(chat(f"{tag} [[tokens=2 delay=2]]")).encode()
-            connection.sendall(_request(client_of, body))
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(post, stack, client_of, CHAT, chat(f"{tag} [[tokens=2 delay=2]]"))
             wait_until(lambda: journal(stack, tag), "the engine to begin")
             _kill_engine_of(stack, client_of)
-            connection.settimeout(30)
-            answer = connection.recv(65536)
-        assert answer.startswith(b"HTTP/1.1 200"), answer
-        assert b" t0 t1" in answer
+            answer = waiting.result(30)
+        assert answer.status_code == 200
+        assert answer.json()["choices"][0]["message"]["content"] == " t0 t1"
         [job] = jobs_of(client_of)
         assert (job.state, job.attempt) == ("succeeded", 2)
         assert usage_of(client_of) == [(3, 2)]
@@ -178,3 +180,73 @@ def test_before_the_first_token_an_error_is_real_json(stack: Stack, client_of: H
     response = post(stack, client_of, CHAT, chat("x [[error=400]]", stream=True))
     assert error_of(response)["code"] == "invalid_request"
     assert response.status_code == 400
+
+
+def _leave_after(stack: Stack, who: Household, text: str, count: int, **headers: str) -> tuple[str, list[str], str]:
+    """Read `count` contents of a stream and close the connection: request id, contents, last event id."""
+    contents, last = [], ""
+    given = {"authorization": f"Bearer {who.key_text}", **{name.replace("_", "-"): v for name, v in headers.items()}}
+    with httpx.stream(
+        "POST", f"{stack.web.url}{CHAT}", json=chat(text, stream=True), headers=given, timeout=30
+    ) as response:
+        for line in response.iter_lines():
+            if line.startswith("id: "):
+                last = line[4:]
+            elif line.startswith("data: "):
+                contents.append(json.loads(line[6:])["choices"][0]["delta"]["content"])
+            if len(contents) == count + 1:
+                break
+        return response.headers["x-request-id"], contents, last
+
+
+def test_a_stream_that_may_be_taken_up_again_loses_and_doubles_nothing(stack: Stack, client_of: Household) -> None:
+    text = "[[tokens=60 delay=0.03]]"
+    request_id, before, last = _leave_after(stack, client_of, text, 10, kasbah_resume_within="30")
+    time.sleep(0.5)
+    again = get(stack, client_of, f"/v1/streams/{request_id}", last_event_id=last)
+    assert again.headers["content-type"].startswith("text/event-stream")
+    assert again.headers["kasbah-site"] == "north"
+    after = [chunk["choices"][0]["delta"]["content"] for chunk in chunks_of(again)]
+    assert "".join(before + after) == "".join(f" t{i}" for i in range(60))
+    assert [job.state for job in jobs_of(client_of)] == ["succeeded"]
+    assert usage_of(client_of) == [(2, 60)]
+    whole = get(stack, client_of, f"/v1/streams/{request_id}?include_usage=true")
+    assert chunks_of(whole)[-1]["usage"] == {"prompt_tokens": 2, "completion_tokens": 60, "total_tokens": 62}
+    assert {chunk["id"] for chunk in chunks_of(whole)} == {f"chatcmpl-{request_id}"}
+
+
+def test_without_that_wish_the_engine_stops_and_the_rest_is_an_error(stack: Stack, client_of: Household) -> None:
+    request_id, before, last = _leave_after(stack, client_of, "[[tokens=400 delay=0.03]]", 5)
+    wait_until(lambda: jobs_of(client_of)[0].state == "cancelled", "the engine to stop")
+    [job] = jobs_of(client_of)
+    rest = get(stack, client_of, f"/v1/streams/{request_id}", last_event_id=last)
+    found = [json.loads(event["data"]) for event in events(iter(rest.text.split("\n")))]
+    assert found[-1]["error"]["code"] == "cancelled"
+    assert len(before) - 1 + len(found) - 1 == job.completion_tokens
+
+
+def test_a_window_that_passes_stops_the_engine(stack: Stack, client_of: Household) -> None:
+    tag = "window-passes"
+    _leave_after(stack, client_of, f"{tag} [[tokens=400 delay=0.03]]", 5, kasbah_resume_within="2")
+    left = time.time()
+    wait_until(lambda: journal(stack, tag)[-1]["event"] == "aborted", "the engine to stop")
+    assert 1.5 < journal(stack, tag)[-1]["time"] - left < 3.2
+
+
+def test_streams_belong_to_their_key(stack: Stack, client_of: Household) -> None:
+    response = post(stack, client_of, CHAT, chat("x", stream=True))
+    path = f"/v1/streams/{response.headers['x-request-id']}"
+    for who in (stack.household(), _another_key(client_of)):
+        foreign = get(stack, who, path)
+        missing = get(stack, who, "/v1/streams/req_0")
+        assert (foreign.status_code, error_of(foreign)["code"]) == (404, "stream_not_found")
+        assert foreign.content == missing.content
+    assert get(stack, client_of, path).status_code == 200
+    wrong = get(stack, client_of, path, last_event_id="x")
+    assert (wrong.status_code, error_of(wrong)["param"]) == (400, "last-event-id")
+    assert get(stack, client_of, path, last_event_id="2-1").status_code == 409
+
+
+def _another_key(who: Household) -> Household:
+    key, text = factories.api_key(who.project)
+    return replace(who, key=key, key_text=text)

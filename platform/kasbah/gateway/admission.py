@@ -29,6 +29,7 @@ from kasbah.serving.services import DeploymentRecord, JobRequest, NewJob
 CLASSES = tuple(DataClass.values)
 TAG = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?")
 MAX_TAGS = 16
+LONGEST_WINDOW = 300  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class Wish:
     deployment: DeploymentRecord
     question: Question
     key: idempotency.Key | None
+    resume_within: int  # seconds
 
     @property
     def longest(self) -> int:
@@ -64,7 +66,9 @@ class Admitted:
     def may_keep(self) -> bool:
         """Whether the answer is to be kept for its idempotency key, which the policy must allow."""
         policy = self.wish.facts.policy
-        return self.wish.key is not None and policy is not None and policy.content(self.job.data_class) == "sealed"
+        if self.wish.key is None or policy is None:
+            return False
+        return policy.document.content.get(self.job.data_class) == "sealed"
 
     def site_slug(self, site_id: UUID) -> str:
         """Name of one of the compliant sites."""
@@ -112,10 +116,21 @@ async def understand(runtime: Runtime, exchange: Exchange, endpoint: Endpoint) -
         facts=facts,
         deployment=deployment,
         question=_question(exchange, principal, facts, deployment),
+        resume_within=resume_within(exchange),
         key=idempotency.read(principal, exchange.header(b"idempotency-key"), endpoint.path, data),
     )
     body.check(wish.longest)
     return wish
+
+
+def resume_within(exchange: Exchange) -> int:
+    """Seconds for which the engine goes on without its client (see resumption). Raises Invalid."""
+    text = exchange.header(b"kasbah-resume-within") or "0"
+    if not text.isdigit() or int(text[:9]) > LONGEST_WINDOW:
+        raise Invalid(
+            f"kasbah-resume-within is a number of seconds, at most {LONGEST_WINDOW}.", param="kasbah-resume-within"
+        )
+    return int(text)
 
 
 def _question(exchange: Exchange, principal: Principal, facts: Facts, deployment: DeploymentRecord) -> Question:

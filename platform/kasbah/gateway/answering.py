@@ -49,7 +49,7 @@ class Answering:
 
     def stop(self, reason: str) -> None:
         """Interrupt the relay; harmless once it is settling."""
-        if self._interrupt is not None and not self._stopped:
+        if self._interrupt is not None and not self._interrupt.expired():
             self._stopped = reason
             self._interrupt.reschedule(0)
 
@@ -75,7 +75,6 @@ class Answering:
             await self._end_waiting()
             watcher.cancel()
             runtime.drain.answers.discard(self)
-            self._running.close()
 
     async def _relay_or_stop(self) -> None:
         try:
@@ -197,13 +196,30 @@ class Answering:
         """Stop the engine, meter what it did, and tell the client if there still is one."""
         self._interrupt = None
         self._exchange.notes["stopped"] = self._stopped
+        last = await self._go_on_alone(self._admitted.wish.resume_within) if self._stopped == "client_gone" else None
         ending = self._stopped == "server_shutting_down"
-        last = await self._running.cancel(LAST_WORD_AT_END if ending else LAST_WORD)
+        last = last or await self._running.cancel(LAST_WORD_AT_END if ending else LAST_WORD)
         if last is not None:
             with suppress(Unavailable):  # housekeeping settles what could not be
                 await self._settle(last, kept=False)
         if ending:
             raise refusals.shutting_down()
+
+    async def _go_on_alone(self, seconds: int) -> Done | Failed | None:
+        """Let the engine go on for a client that wants to come back; None when it is not done in time."""
+        if not self._streams or seconds == 0:
+            return None
+        try:
+            async with asyncio.timeout(seconds) as self._interrupt:
+                async for frames in self._running.frames():
+                    last = frames[-1]
+                    if isinstance(last, (Done, Failed)):
+                        return last
+        except TimeoutError:
+            return None
+        finally:
+            self._interrupt = None
+        return None
 
     async def _settle(self, last: Done | Failed, *, kept: bool = True) -> None:
         """Commit the end. Raises Unavailable when it cannot be, or when somebody else ended the job."""

@@ -15,6 +15,7 @@ from kasbah.gateway import catalogue, health, inference, refusals
 from kasbah.gateway.endpoints import ENDPOINTS
 from kasbah.gateway.exchange import ClientGone, Exchange, Receive, Scope, Send
 from kasbah.gateway.health import Readiness
+from kasbah.gateway.resumption import Resumption
 from kasbah.gateway.runtime import Runtime
 
 PREFIXES = ("/v1/", "/tokenize", "/healthz", "/readyz")
@@ -30,6 +31,7 @@ class Gateway:
     def __init__(self) -> None:
         self.runtime = Runtime()
         self._readiness: Readiness | None = None
+        self._resumption: Resumption | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -76,6 +78,9 @@ class Gateway:
         elif path.startswith("/v1/models/"):
             _require(exchange, "GET", "HEAD")
             await catalogue.show_model(runtime, exchange, path.removeprefix("/v1/models/"))
+        elif path.startswith("/v1/streams/") and self._resumption is not None:
+            _require(exchange, "GET")
+            await self._resumption.serve(exchange, path.removeprefix("/v1/streams/"))
         elif path == "/healthz":
             _require(exchange, "GET", "HEAD")
             await health.alive(exchange)
@@ -99,6 +104,7 @@ class Gateway:
         try:
             await self.runtime.open()
             self._readiness = Readiness(self.runtime)
+            self._resumption = Resumption(self.runtime)
         except Exception as error:
             logger.exception("The gateway cannot start")
             await self.runtime.close()

@@ -168,7 +168,7 @@ def error_body(error: KasbahError) -> bytes:
 
 
 # Answers that stay the same until somebody changes something: the SDK, which tries again on 429, must not.
-FINAL = frozenset({"residency_denied", "insufficient_quota"})
+FINAL = frozenset({"residency_denied", "insufficient_quota", "answer_not_kept"})
 
 
 def error_headers(error: KasbahError) -> list[tuple[bytes, bytes]]:

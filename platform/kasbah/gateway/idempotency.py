@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -165,8 +166,23 @@ async def find(database: Database, key: Key) -> Kept | State:
     return msgspec.msgpack.decode(box, type=Kept)
 
 
+class Turns:
+    """One request at a time under a key in this process, so that those who wait need not ask the database for news."""
+
+    def __init__(self) -> None:
+        self._locks: WeakValueDictionary[tuple[UUID, bytes], asyncio.Lock] = WeakValueDictionary()
+
+    def of(self, key: Key) -> asyncio.Lock:
+        """The turn of a key; it is forgotten when nobody holds or awaits it."""
+        lock = self._locks.get((key.api_key_id, key.digest))
+        if lock is None:
+            lock = self._locks[key.api_key_id, key.digest] = asyncio.Lock()
+        return lock
+
+
 async def settled(database: Database, key: Key) -> Kept | None:
-    """Wait until the request that holds the key has ended: its answer, or None when it failed and the key is free."""
+    """Wait until the request that holds the key, in another process, has ended: its answer, or None when it failed
+    and the key is free."""
     pause = FIRST_PAUSE
     while (found := await find(database, key)) is State.RUNNING:
         await asyncio.sleep(pause)

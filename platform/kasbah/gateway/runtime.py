@@ -12,6 +12,7 @@ from kasbah.common.changes import ChangeListener
 from kasbah.common.database import Database
 from kasbah.gateway.cache import TenantCache
 from kasbah.gateway.drain import Drain
+from kasbah.gateway.idempotency import Turns
 from kasbah.gateway.ledger import Ledger
 from kasbah.identity.services import PrincipalCache
 from kasbah.metering.services import Meter
@@ -32,6 +33,7 @@ class Runtime:
     drain: Drain
 
     def __init__(self) -> None:
+        self.turns = Turns()
         self.hold = float(env.value("STREAM_HOLD", "10"))
         self._closing = AsyncExitStack()
 

@@ -60,20 +60,26 @@ class Renamed:
 
 
 class Events:
-    """Events of one attempt of one answer. Ids are `<attempt>-<number>`, numbered from 1 (Last-Event-ID)."""
+    """Events of one attempt of one answer. Ids are `<attempt>-<number>`, numbered from 1 (Last-Event-ID).
 
-    def __init__(self, answer_id: str, attempt: int, *, include_usage: bool) -> None:
+    Those up to `after` are left out: the client has them.
+    """
+
+    def __init__(self, answer_id: str, attempt: int, *, include_usage: bool, after: int = 0) -> None:
         self._rename = Renamed(answer_id)
         self._answer_id = answer_id
         self._include_usage = include_usage
         self._attempt = attempt
         self._number = 0
+        self._after = after
         self._last = b""
 
     def chunk(self, frame: Role | Data) -> bytes:
-        """A chunk as an event."""
+        """A chunk as an event, or nothing."""
         self._number += 1
         self._last = frame.chunk
+        if self._number <= self._after:
+            return b""
         text = self._rename(frame.chunk)
         if self._include_usage:
             text = text[:-1] + _NO_USAGE

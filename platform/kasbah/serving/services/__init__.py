@@ -1,6 +1,7 @@
 """The verbs of this app: deployments, workers and jobs; the only way to change their state."""
 
 from kasbah.serving.dispatch.dispatcher import Dispatcher
+from kasbah.serving.dispatch.replay import replay
 from kasbah.serving.dispatch.running import Running
 from kasbah.serving.loaders import load_deployments, load_workers
 from kasbah.serving.records import DeploymentRecord, JobRequest, NewJob, Outcome, SettledJob, WorkerRecord
@@ -38,6 +39,7 @@ __all__ = [
     "load_deployments",
     "load_workers",
     "on_settled",
+    "replay",
     "resume_worker",
     "revoke_grant",
     "revoke_worker",
