@@ -34,11 +34,15 @@ class GroupCommit(Generic[Item]):
 
         When cancelled before its batch began the item is not written; after that it is, and nobody waits.
         """
+        await self.add(item)
+
+    def add(self, item: Item) -> asyncio.Future[None]:
+        """The same without waiting; what a caller awaits through `asyncio.shield` is written though he leaves."""
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, written))
         if self._worker is None:
             self._worker = asyncio.create_task(self._run(), name="group-commit")
-        await written
+        return written
 
     async def close(self) -> None:
         """Wait until everything submitted is written."""

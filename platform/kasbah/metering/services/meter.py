@@ -13,8 +13,9 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -43,6 +44,16 @@ Arguments = tuple[str | int, ...]
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is the same for all requests of a key on one day."""
+
+    records: tuple[LimitRecord, ...]
+    keys: tuple[str, ...]
+    limits: str  # of each: requests, tokens a minute, tokens a period; see scripts.LIMITS
+    ttl: int  # seconds that counters of quotas are kept
+
+
 @dataclass(slots=True)
 class Reservation:
     """What was taken for one request; settle or release it once. `headers` are the six x-ratelimit values."""
@@ -50,9 +61,7 @@ class Reservation:
     id: UUID
     tokens: int
     headers: Mapping[str, str]
-    keys: tuple[str, ...]
-    limits: tuple[int, ...]  # of each limit: requests, tokens a minute, tokens a period
-    ttl: int
+    plan: _Plan
     closed: bool = False
 
 
@@ -72,7 +81,6 @@ class Meter:
         self._database = database
         self._calls: GroupCommit[_Call] = GroupCommit(self._flush, max_batch=128)
         self._building: dict[str, asyncio.Task[None]] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()
 
     async def reserve(
         self,
@@ -87,25 +95,22 @@ class Meter:
         Without `now` buckets go by the store's clock, which all processes share. Raises RateLimited, QuotaExceeded,
         Invalid (more than the limit ever admits), Unavailable.
         """
-        records = _with_defaults(principal, limits)
         moment = time.time() if now is None else now
-        tokens, ident, ttl = prompt_estimate + max_tokens, uuid7(), periods.seconds_left(moment) + 2 * LIFE
-        keys = tuple(name for record in records for name in _keys(record, moment))
-        numbers = tuple(number for record in records for number in _numbers(record))
+        plan = _plan(principal.key_id, limits, int(moment // 86_400))
+        reservation = Reservation(uuid7(), prompt_estimate + max_tokens, {}, plan)
         milliseconds = 0 if now is None else int(now * 1000)
+        words = f"{milliseconds} {reservation.tokens} {reservation.id.hex} {LIFE * 1000} {plan.ttl}"
         for pause in (0.0, 0.01, 0.05, 0.1, 0.2, 0.4):
-            arguments: Arguments = (milliseconds, tokens, str(ident), LIFE * 1000, ttl, *numbers)
-            call = _Call(scripts.RESERVE, keys, arguments)
-            reservation = Reservation(ident, tokens, {}, keys, numbers, ttl)
+            call = _Call(scripts.RESERVE, plan.keys, (words, plan.limits))
             await self._reserve(call, reservation)
-            code, *facts = call.answer
+            code, *facts = map(int, call.answer.split())
             if code == scripts.ADMITTED:
                 reservation.headers = _headers(*facts)
                 return reservation
-            record = records[facts[0]]
+            record = plan.records[facts[0]]
             if code != scripts.BUILD:
-                raise _refusal(code, record, facts[1], tokens, moment)
-            await self._build(record, principal.tenant_id, moment)
+                raise _refusal(code, record, facts[1], reservation.tokens, moment)
+            await self._build(record, principal.tenant_id, moment, plan.ttl)
             await asyncio.sleep(pause)  # another process began to build it too
         raise Unavailable(AWAY, retry_after=1)
 
@@ -126,58 +131,41 @@ class Meter:
 
     async def close(self) -> None:
         """Wait for what is under way."""
-        while self._tasks:
-            await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._calls.close()
+        await asyncio.sleep(0)  # what a caller who left had reserved is given back now
+        await self._calls.close()
+
+    async def _reserve(self, call: _Call, reservation: Reservation) -> None:
+        written = self._calls.add(call)
+        try:
+            await asyncio.shield(written)
+        except asyncio.CancelledError:
+            written.add_done_callback(lambda _: self._give_back(call, reservation))
+            raise
+
+    def _give_back(self, call: _Call, reservation: Reservation) -> None:
+        """Its caller left while it was under way."""
+        if isinstance(call.answer, (bytes, str)) and int(call.answer.split()[0]) == scripts.ADMITTED:
+            reservation.closed = True
+            self._calls.add(_closing(reservation, 0, requests=1)).add_done_callback(_log)
 
     async def _close(self, reservation: Reservation, used: int, requests: int) -> None:
         if reservation.closed:
             return
         reservation.closed = True
-        arguments: Arguments = (
-            reservation.tokens,
-            str(reservation.id),
-            used,
-            requests,
-            reservation.ttl,
-            *reservation.limits,
-        )
         # It runs to its end though the caller may be cancelled: the client went away, the tokens must not.
-        await asyncio.shield(self._start(self._calls.submit(_Call(scripts.SETTLE, reservation.keys, arguments))))
+        await asyncio.shield(self._calls.add(_closing(reservation, used, requests)))
 
-    async def _reserve(self, call: _Call, reservation: Reservation) -> None:
-        task = self._start(self._calls.submit(call))
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError:
-            self._start(self._give_back(task, call, reservation))
-            raise
-
-    async def _give_back(self, task: asyncio.Task[None], call: _Call, reservation: Reservation) -> None:
-        await asyncio.wait([task])
-        if isinstance(call.answer, list) and call.answer[0] == scripts.ADMITTED:
-            await self.release(reservation)
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        self._tasks.add(task := asyncio.create_task(work))
-        task.add_done_callback(self._done)
-        return task
-
-    def _done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.info("A call to the store of limits failed: %s", error)  # its caller may have left
-
-    async def _build(self, record: LimitRecord, tenant_id: UUID, moment: float) -> None:
-        quota = _keys(record, moment)[1]
+    async def _build(self, record: LimitRecord, tenant_id: UUID, moment: float, ttl: int) -> None:
+        quota = _quota(record, moment)
         task = self._building.get(quota)
         if task is None:
-            task = self._building[quota] = asyncio.create_task(self._rebuild(quota, record, tenant_id, moment))
+            task = self._building[quota] = asyncio.create_task(self._rebuild(quota, record, tenant_id, moment, ttl))
             task.add_done_callback(lambda _: self._building.pop(quota, None))
         await asyncio.shield(task)
 
-    async def _rebuild(self, quota: str, record: LimitRecord, tenant_id: UUID, moment: float) -> None:
-        begin = _Call(scripts.BEGIN, (quota,), (periods.seconds_left(moment) + 2 * LIFE,))
+    async def _rebuild(self, quota: str, record: LimitRecord, tenant_id: UUID, moment: float, ttl: int) -> None:
+        begin = _Call(scripts.BEGIN, (quota,), (ttl,))
         await self._calls.submit(begin)
         start = periods.start(record.period, moment)
         async with self._database.transaction(tenant_id) as connection:
@@ -211,24 +199,45 @@ _SHA = {
 }
 
 
-def _with_defaults(principal: Principal, limits: Limits) -> tuple[LimitRecord, ...]:
+def _closing(reservation: Reservation, used: int, requests: int) -> _Call:
+    plan = reservation.plan
+    words = f"{reservation.tokens} {reservation.id.hex} {used} {requests} {plan.ttl}"
+    return _Call(scripts.SETTLE, plan.keys, (words, plan.limits))
+
+
+def _log(written: asyncio.Future[None]) -> None:
+    if not written.cancelled() and (error := written.exception()) is not None:
+        logger.info("What a caller who left had reserved is given up by itself: %s", error)
+
+
+@lru_cache(maxsize=10_000)
+def _plan(key_id: UUID, limits: Limits, day: int) -> _Plan:
+    records, moment = _with_defaults(key_id, limits), float(day * 86_400)
+    keys: list[str] = []
+    for record in records:
+        keys.append(f"ksb:bucket:{record.id.hex}")
+        if record.tokens_per_period is not None:
+            quota = _quota(record, moment)
+            keys += (quota, f"{quota}:open")
+    limits_text = " ".join(str(-1 if n is None else n) for record in records for n in _numbers(record))
+    return _Plan(records, tuple(keys), limits_text, periods.seconds_left(moment) + 2 * LIFE)
+
+
+def _with_defaults(key_id: UUID, limits: Limits) -> tuple[LimitRecord, ...]:
     records = limits.records
     requests = None if any(r.requests_per_minute is not None for r in records) else DEFAULT_REQUESTS
     tokens = None if any(r.tokens_per_minute is not None for r in records) else DEFAULT_TOKENS
     if requests is None and tokens is None:
         return records
-    key = principal.key_id
-    return (*records, LimitRecord(key, LimitScope.API_KEY.value, key, requests, tokens))
+    return (*records, LimitRecord(key_id, LimitScope.API_KEY.value, key_id, requests, tokens))
 
 
-def _keys(record: LimitRecord, moment: float) -> tuple[str, str, str]:
-    quota = f"ksb:quota:{record.id}:{periods.label(record.period, moment)}"
-    return f"ksb:bucket:{record.id}", quota, f"{quota}:open"
+def _quota(record: LimitRecord, moment: float) -> str:
+    return f"ksb:quota:{record.id.hex}:{periods.label(record.period, moment)}"
 
 
-def _numbers(record: LimitRecord) -> tuple[int, int, int]:
-    wanted = (record.requests_per_minute, record.tokens_per_minute, record.tokens_per_period)
-    return tuple(-1 if number is None else number for number in wanted)  # type: ignore[return-value]
+def _numbers(record: LimitRecord) -> tuple[int | None, int | None, int | None]:
+    return record.requests_per_minute, record.tokens_per_minute, record.tokens_per_period
 
 
 def _headers(*facts: int) -> dict[str, str]:
