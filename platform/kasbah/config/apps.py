@@ -18,10 +18,12 @@ class CompositionConfig(AppConfig):
     label = "composition"
 
     def ready(self) -> None:
-        """Connect apps that may not know each other."""
+        """Connect apps that may not know each other, and Django's checks of the whole."""
+        from kasbah.common import checks
         from kasbah.serving.services import on_settled
 
         on_settled(_meter)
+        checks.register()
 
 
 def _meter(jobs: Sequence[SettledJob]) -> None:

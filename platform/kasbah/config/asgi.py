@@ -11,15 +11,18 @@ from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "kasbah.config.settings")
 
+from django.conf import settings
 from django.core.asgi import get_asgi_application
 
-from django.conf import settings
-
+from kasbah.common.checks import refuse_unsafe_role
 from kasbah.config.bodies import BodyLimit
 
 _django = BodyLimit(get_asgi_application(), settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
 
 from kasbah.gateway.app import PREFIXES, create_app
+
+# Whatever server imports this, it does not serve in a role that row-level security does not hold.
+refuse_unsafe_role()
 
 _gateway = create_app()
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 
-from celery import Celery
+from celery import Celery, signals
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "kasbah.config.settings")
 
 from django.conf import settings
+
+from kasbah.common.checks import UnsafeDatabase, refuse_unsafe_role
 
 app = Celery("kasbah")
 app.conf.update(
@@ -27,3 +29,13 @@ app.conf.update(
     },
 )
 app.autodiscover_tasks(["kasbah.serving"])
+
+
+@signals.worker_init.connect
+@signals.beat_init.connect
+def _refuse_unsafe_role(**_: object) -> None:
+    """Housekeeping sees every tenant's jobs: it starts only where the database keeps them apart."""
+    try:
+        refuse_unsafe_role()
+    except UnsafeDatabase as error:
+        raise SystemExit(str(error)) from error  # Celery logs what else a receiver raises, and goes on
