@@ -8,6 +8,7 @@ test which runs it.
 from __future__ import annotations
 
 import ast
+import json
 import re
 import shlex
 import subprocess
@@ -240,6 +241,17 @@ def test_a_command_that_is_not_there_is_seen(line: str, capsys: pytest.CaptureFi
 
 def test_there_are_commands_to_check() -> None:
     assert len(SHELL) > 20
+
+
+DATA = [block for document in DOCUMENTS for block in blocks(document) if block.language in {"python", "json"}]
+
+
+@pytest.mark.parametrize("block", DATA, ids=str)
+def test_examples_are_well_formed(block: Block) -> None:
+    if block.language == "json":
+        json.loads(block.text)
+    else:
+        ast.parse(block.text)
 
 
 def anchors(document: Path) -> set[str]:
