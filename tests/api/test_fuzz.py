@@ -110,6 +110,7 @@ def test_no_case_breaks_the_document(callers):
     assert seen.keys() >= {200, 201, 400, 401, 403}  # it reached more than the door
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["breaks", "says what is not documented"])
 def test_the_fuzzer_sees_a_fault(callers, monkeypatch, fault):
     """Negative control."""

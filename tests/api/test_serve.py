@@ -17,6 +17,7 @@ import pytest
 
 from tests import factories
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 
 

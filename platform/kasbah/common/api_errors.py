@@ -18,6 +18,7 @@ from rest_framework import exceptions
 from rest_framework.response import Response
 
 from kasbah.common import errors
+from kasbah.common.requestid import current
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response:
     """Django REST framework's EXCEPTION_HANDLER."""
     known = translate(error)
     if known.status >= 500 and not isinstance(error, errors.KasbahError):
-        logger.error("A management request failed", exc_info=error)
+        logger.error("Request %s failed", current(), exc_info=error)
     response = Response(body(known), status=known.status)
     for name, value in known.headers.items():
         response[name] = value

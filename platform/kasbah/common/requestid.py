@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextvars import ContextVar
 
@@ -11,6 +12,7 @@ from django.http.response import HttpResponseBase
 from kasbah.common.ids import uuid7
 
 HEADER = "x-request-id"
+logger = logging.getLogger(__name__)
 _current: ContextVar[str] = ContextVar("kasbah_request_id", default="")
 
 
@@ -34,6 +36,10 @@ class RequestIdMiddleware:
         finally:
             _current.reset(token)
         return response
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> None:
+        """What a view did not foresee: the log says under which id (Django's own line knows none)."""
+        logger.error("Request %s failed: %s", current(), type(exception).__name__)
 
 
 class OptionalSlashMiddleware:

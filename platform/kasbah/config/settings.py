@@ -156,6 +156,7 @@ CSRF_FAILURE_VIEW = "kasbah.common.api_errors.csrf_failure"
 SECURE_TLS = env.value("TLS", "0") == "1"  # behind a proxy that speaks TLS
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_TLS
 SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_AGE = 12 * 3600  # seconds: a working day
 SESSION_COOKIE_SAMESITE = "Lax"
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if SECURE_TLS else None
 SECURE_CONTENT_TYPE_NOSNIFF = True

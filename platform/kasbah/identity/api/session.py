@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from django.contrib import auth
@@ -53,11 +51,6 @@ class SessionView(ManagementView):
     """The session of a person in a browser. Programs use API keys."""
 
     access: ClassVar = {"get": AUTHENTICATED, "post": PUBLIC, "delete": AUTHENTICATED}
-
-    @contextmanager
-    def scope(self) -> Iterator[None]:
-        """None around the handlers: that somebody failed to log in must stay recorded when the answer is an error."""
-        yield
 
     @extend_schema(responses=shapes.Me)
     def get(self, request: Request) -> Response:
