@@ -16,7 +16,8 @@ COPY platform platform
 COPY inference_worker inference_worker
 # Only what the worker imports: no Django, no database driver, nothing of the control plane.
 RUN /opt/worker/bin/pip install --no-cache-dir --constraint constraints.txt \
-        celery==5.7.0 cryptography==50.0.2 httptools==0.9.0 kombu==5.7.0 msgspec==0.22.0 redis==8.1.0 uvloop==0.23.0 \
+        celery==5.7.0 cryptography==50.0.2 greenlet==3.5.6 httptools==0.9.0 kombu==5.7.0 msgspec==0.22.0 \
+        redis==8.1.0 uvloop==0.23.0 \
     && cp -r inference_worker /opt/worker/lib/python3.11/site-packages/
 
 FROM ${PYTHON_IMAGE}
