@@ -100,6 +100,7 @@ READS = "shows configuration to those who may see it; no content of requests, an
 COUNTS = "shows what is metered of requests, without their content; nothing changes"
 COMPUTES = "computes from what was sent or is configured; nothing is kept and nothing changes"
 SELF = "tells the caller about himself"
+OWN = "gives a client the rest of its own answer, to the same key alone; the request and its end are on record"
 PROOF = "gives the tenant its own proof of a request that is on record"
 
 # Why each leaves no event.
@@ -113,6 +114,7 @@ UNRECORDED: Mapping[str, str] = {
     "GET /api/session/": SELF,
     "GET /v1/models": READS,
     "GET /v1/models/": READS,
+    "GET /v1/streams/": OWN,
     "GET /api/tenants/": READS,
     "GET /api/tenants/<slug:tenant>/": READS,
     "GET /api/tenants/<slug:tenant>/projects/": READS,
