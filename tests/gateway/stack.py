@@ -118,8 +118,7 @@ class Stack:
         """A web process, waited for."""
         port = free_port()
         process = self.spawn(
-            name, "-m", "uvicorn", "kasbah.config.asgi:application", "--host", "127.0.0.1", "--port", str(port),
-            "--no-access-log", "--timeout-graceful-shutdown", "10", **environment,
+            name, "manage.py", "serve", "--host", "127.0.0.1", "--port", str(port), **environment
         )  # fmt: skip
         web = Web(f"http://127.0.0.1:{port}", process, self.home / f"{name}.log")
 
@@ -193,9 +192,10 @@ class Stack:
 def everything() -> dict[str, Any]:
     """A policy that allows every class everywhere, and lets content be kept."""
     classes = ["public", "internal", "confidential", "secret"]
+    rule = {"id": "all", "effect": "allow", "data_classes": classes, "models": ["*"], "sites": ["*"], "tags": ["*"]}
     return {
         "version": 1,
-        "rules": [{"id": "all", "effect": "allow", "data_classes": classes, "models": ["*"], "sites": ["*"]}],
+        "rules": [rule],
         "content": dict.fromkeys(classes, "sealed"),
         "retention": {name: {"ceiling_days": 30} for name in classes},
     }
