@@ -34,6 +34,7 @@ class LoopHub(Hub):
         self._rounds: Iterator[None] | None = None
         self._turn: Future[BaseException | None] | None = None
         self._next: asyncio.Handle | None = None
+        self._soon = False  # whether `_next` is due in this iteration; the kinds of handles differ with the loop
         self._end: asyncio.TimerHandle
         self._readable = -1
         self._wait = 0.0
@@ -91,15 +92,15 @@ class LoopHub(Hub):
 
     def _schedule(self) -> None:
         """A round in this iteration of the event loop; one however often it is asked for."""
-        if self._rounds is None or (self._next is not None and not isinstance(self._next, asyncio.TimerHandle)):
+        if self._rounds is None or self._soon:
             return
         self._cancel_next()
-        self._next = self._asyncio.call_soon(self._round)
+        self._next, self._soon = self._asyncio.call_soon(self._round), True
 
     def _cancel_next(self) -> None:
         if self._next is not None:
             self._next.cancel()
-            self._next = None
+            self._next, self._soon = None, False
 
     def _round(self) -> None:
         self._cancel_next()

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import uvloop
 from celery import Celery
 from celery.app.trace import setup_worker_optimizations
 from celery.backends.base import DisabledBackend
@@ -39,7 +40,7 @@ class Running:
         self.queue = queue or f"test.{uuid.uuid4().hex}"
         self.store: Redis = Redis.from_url(url)
         self.kind, self.prefix = kind, conf.pop("prefix", f"{self.queue}.")
-        self.loop = asyncio.new_event_loop()
+        self.loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()  # as the worker's
         self._loop_thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self.app = Celery("test", broker=url, set_as_current=False, fixups=[])
         options = {

@@ -202,6 +202,21 @@ def test_no_more_is_taken_than_there_is_room_for(kind: str, site_url: str) -> No
 
 
 @BOTH
+def test_a_place_that_is_free_again_is_used_at_once(kind: str, site_url: str) -> None:
+    ended: list[int] = []
+
+    async def body(task: Any, number: int) -> None:
+        await asyncio.sleep(0.01)
+        ended.append(number)
+
+    with running(kind, site_url, body, concurrency=1) as worker:
+        for number in range(20):
+            worker.send(number)
+        wait_for(lambda: len(ended) == 20, 5)  # not one for each second's look at the timers
+    assert ended == list(range(20))
+
+
+@BOTH
 def test_shutdown_waits_for_what_runs(kind: str, site_url: str) -> None:
     ended: list[int] = []
 
