@@ -155,6 +155,18 @@ def _empty_as_owner() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def _no_leftovers(request: pytest.FixtureRequest) -> None:
+    """Before a test with real commits: what `audit.record_apart` committed during a test that was rolled back."""
+    mark = request.node.get_closest_marker("django_db")
+    if "transactional_db" in request.fixturenames or (mark is not None and mark.kwargs.get("transaction")):
+        server: local_postgres.Postgres = request.getfixturevalue("postgres_server")
+        with psycopg.connect(server.superuser_url) as connection:
+            left = connection.execute("SELECT 1 FROM audit_intake LIMIT 1").fetchone()
+        if left is not None:
+            empty_tables(server.owner_url)
+
+
 def empty_tables(owner_url: str) -> None:
     """Remove every row that tests made, the audit intake's included."""
     with psycopg.connect(owner_url) as connection:
