@@ -1,0 +1,103 @@
+"""What Django would have done for a request, on plain ASGI."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from kasbah.common.errors import Invalid, RateLimited, TooLarge
+from kasbah.gateway import exchange as exchanges
+from kasbah.gateway.exchange import ClientGone, Exchange, error_headers
+
+
+class Wire:
+    """A client: `pieces` of a body, then silence; keeps what was sent. `reads` says whether it takes the answer."""
+
+    def __init__(self, *pieces: bytes, reads: bool = True, leaves: bool = False) -> None:
+        self._messages: list[dict[str, Any]] = [
+            {"type": "http.request", "body": piece, "more_body": index + 1 < len(pieces)}
+            for index, piece in enumerate(pieces)
+        ]
+        if leaves:
+            self._messages[-1]["more_body"] = True
+            self._messages.append({"type": "http.disconnect"})
+        self._reads = reads
+        self.sent: list[Any] = []
+
+    async def receive(self) -> dict[str, Any]:
+        if not self._messages:
+            await asyncio.Event().wait()
+        return self._messages.pop(0)
+
+    async def send(self, message: Any) -> None:
+        self.sent.append(message)
+        if not self._reads and message["type"] == "http.response.body":
+            await asyncio.Event().wait()
+
+    def exchange(self, headers: list[tuple[bytes, bytes]] | None = None, method: str = "POST") -> Exchange:
+        scope = {"method": method, "path": "/v1/x", "query_string": b"", "headers": headers or []}
+        return Exchange(scope, self.receive, self.send)
+
+
+async def test_a_body_in_pieces_is_put_together() -> None:
+    assert await Wire(b"a", b"b", b"c").exchange().body() == b"abc"
+
+
+async def test_the_limit_holds_by_announcement_by_piece_and_by_sum(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchanges, "MAX_BODY", 10)
+    assert await Wire(b"x" * 10).exchange().body() == b"x" * 10
+    for wire, headers in (
+        (Wire(b""), [(b"content-length", b"11")]),
+        (Wire(b""), [(b"content-length", b"9" * 400)]),
+        (Wire(b"x" * 11), []),
+        (Wire(b"x" * 6, b"x" * 5), []),
+    ):
+        with pytest.raises(TooLarge) as raised:
+            await wire.exchange(headers).body()
+        assert (b"connection", b"close") in error_headers(raised.value)
+
+
+async def test_a_body_that_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchanges, "BODY_TIMEOUT", 0.05)
+    wire = Wire(b"a", b"b")
+    del wire._messages[1]
+    with pytest.raises(Invalid, match="did not arrive"):
+        await wire.exchange().body()
+
+
+async def test_a_client_that_leaves_while_it_sends() -> None:
+    with pytest.raises(ClientGone):
+        await Wire(b"a", leaves=True).exchange().body()
+
+
+async def test_a_client_that_does_not_read_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchanges, "STALL_TIMEOUT", 0.05)
+    deaf, listening = Wire(reads=False), Wire()
+    with pytest.raises(ClientGone):
+        await deaf.exchange().answer(200, b"{}")
+    await listening.exchange().answer(200, b"{}")
+
+
+async def test_an_answer_to_head_has_the_length_and_no_body() -> None:
+    wire = Wire()
+    await wire.exchange(method="HEAD").answer(200, b"{}")
+    start, body = wire.sent
+    assert (b"content-length", b"2") in start["headers"]
+    assert body["body"] == b""
+
+
+async def test_retries_are_told_in_whole_seconds_and_milliseconds() -> None:
+    error = RateLimited("slow down", retry_after=0.25, headers={"x-ratelimit-remaining-requests": "0"})
+    headers = dict(error_headers(error))
+    assert headers[b"retry-after"] == b"1"
+    assert headers[b"retry-after-ms"] == b"250"
+    assert headers[b"x-ratelimit-remaining-requests"] == b"0"
+    assert b"x-should-retry" not in headers
+
+
+async def test_headers_beyond_ascii_are_named() -> None:
+    with pytest.raises(Invalid) as raised:
+        Wire().exchange([(b"idempotency-key", b"\xe9")]).header(b"idempotency-key")
+    assert raised.value.param == "idempotency-key"
