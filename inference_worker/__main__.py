@@ -53,6 +53,8 @@ def parser() -> argparse.ArgumentParser:
         help="short path for the engine's sockets (default: the temporary folder)",
     )
     add("--log-level", default="info", choices=["debug", "info", "warning", "error"], help="default: info")
+    carrier = "how Celery takes jobs: on the event loop, or with its own parts and threads (default: batched)"
+    add("--carrier", default="batched", choices=["batched", "stock"], help=carrier)
     limits = result.add_argument_group("limits, in seconds, GiB and MiB")
     for flag, default, text in (
         ("--drain", 30.0, "for running jobs after SIGTERM"),
@@ -86,6 +88,7 @@ def settings(arguments: argparse.Namespace) -> Settings:
         name=arguments.name,
         run_dir=arguments.run_dir.absolute() if arguments.run_dir else None,
         log_level=arguments.log_level,
+        carrier=arguments.carrier,
         drain_seconds=arguments.drain,
         engine_memory_bytes=int(arguments.engine_memory * 2**30),
         engine_log_bytes=arguments.engine_log * 2**20,

@@ -20,6 +20,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     token: str = ""
     run_dir: Path | None = None
     log_level: str = "info"
+    carrier: str = "batched"  # or "stock"
     drain_seconds: float = 30.0
     engine_memory_bytes: int = 0  # 0: nine tenths of what the machine or the container has
     engine_log_bytes: int = 16 * 2**20

@@ -58,6 +58,14 @@ class _Call:
         self.deadline = deadline
         self.future = future
 
+    def make(self) -> bool:
+        """Build the command; a defect in that is its caller's, and no other command suffers."""
+        try:
+            self.command = self.build()
+        except Exception as error:  # noqa: BLE001 - raised where the answer is awaited
+            self.fail(error)
+        return self.command is not None
+
     def fail(self, error: Exception) -> None:
         if not self.future.done():
             self.future.set_exception(error)
@@ -146,13 +154,12 @@ class Store:
     async def _send(self, batch: list[_Call]) -> list[_Call]:
         """One round trip; answers the calls to repeat because the store did not know their script."""
         pipe = self._redis.pipeline(transaction=False)
-        for call in batch:
-            if call.command is None:
-                call.command = call.build()
-            pipe.execute_command(*call.command)
+        built = [call for call in batch if call.command is not None or call.make()]
+        for call in built:
+            pipe.execute_command(*(call.command or ()))
         answers = await pipe.execute(raise_on_error=False)
         again: list[_Call] = []
-        for call, answer in zip(batch, answers, strict=True):
+        for call, answer in zip(built, answers, strict=True):
             if isinstance(answer, NoScriptError):
                 again.append(call)
             elif isinstance(answer, Exception):

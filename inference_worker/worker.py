@@ -77,7 +77,7 @@ class Worker:
         )
         gate = Gate(identity, self._loaded)
         intake = Intake(gate, self._fleet, self._leases, site, self._reporter.refuse)
-        self._carrier = Carrier(settings.broker, intake.handle)
+        self._carrier = Carrier(settings.broker, intake.take, asyncio.get_running_loop(), settings.carrier)
         self._taking = True
         self._stop = asyncio.Event()
 

@@ -64,7 +64,8 @@ class Fleet:
     async def _finish(self, engine: Engine) -> None:
         engine.retire()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(engine.idle.wait(), self._drain_seconds)
+            async with asyncio.timeout(self._drain_seconds):
+                await engine.idle.wait()
         await engine.stop()
 
     async def stop(self) -> None:

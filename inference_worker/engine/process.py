@@ -49,7 +49,8 @@ class EngineProcess:
             with contextlib.suppress(ProcessLookupError):
                 self._keeper.terminate()
             try:
-                await asyncio.wait_for(self._keeper.wait(), GRACE + 5)
+                async with asyncio.timeout(GRACE + 5):
+                    await self._keeper.wait()
             except TimeoutError:
                 self.kill()
         self._kill_group()
@@ -71,14 +72,13 @@ class EngineProcess:
         return sum(_anonymous(pid) for pid in _members(self.group))
 
 
-def _members(group: int) -> list[int]:
-    members = []
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                fields = Path(entry.path, "stat").read_text().rpartition(")")[2].split()
-                if int(fields[2]) == group:
-                    members.append(int(entry.name))
+def _members(pid: int) -> list[int]:
+    """A process and all below it (proc(5), /proc/<pid>/task/<tid>/children)."""
+    members = [pid]
+    with contextlib.suppress(OSError):
+        for task in os.scandir(f"/proc/{pid}/task"):
+            for child in Path(task.path, "children").read_text().split():
+                members += _members(int(child))
     return members
 
 

@@ -265,7 +265,8 @@ class Engine:
         misses = 0
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._doubted.wait(), self._means.probe_seconds)
+                async with asyncio.timeout(self._means.probe_seconds):
+                    await self._doubted.wait()
             if self.running == 0 or self._doubted.is_set():
                 await probe.generate(client, self.assigned.name, self._means.hung_seconds)
                 misses = 0

@@ -31,7 +31,8 @@ from inference_worker.stream.failures import Failure
 
 log = logging.getLogger(__name__)
 
-LEASE = int(os.environ.get("KASBAH_LEASE_MS", "10000")) / 1000  # seconds; the control plane reads the same setting
+LEASE_MS = int(os.environ.get("KASBAH_LEASE_MS", "10000"))  # the control plane reads the same setting
+LEASE = LEASE_MS / 1000  # seconds
 CLAIM, APPEND = Script(scripts.CLAIM), Script(scripts.APPEND)
 COUNT_TIMEOUT = 2.0
 
@@ -43,6 +44,9 @@ class Stop(Enum):
     STALE = "another attempt took over"
     LEASE_LOST = "the store could not be reached within the lease"
     LEAVING = "the worker stops"
+
+
+GONE = (Stop.STALE, Stop.LEASE_LOST)  # nothing more may be written
 
 
 class Stopped(Exception):
@@ -93,6 +97,7 @@ class Job:
         self._writing: asyncio.Task[None] | None = None
         self._exchange: Exchange | None = None
         self._stopped: Stop | None = None
+        self.ending = False  # its last frame was handed to the store
         self._started = _now()
 
     @property
@@ -112,7 +117,7 @@ class Job:
     async def claim(self) -> bool:
         """Whether this worker may run it. A job that was cancelled while it waited may too, to say so."""
         asked = time.monotonic()
-        command = CLAIM.command([self.key], [self.attempt, self._site.worker, int(LEASE * 1000), self._claim])
+        command = CLAIM.command([self.key], [self.attempt, self._site.worker, LEASE_MS, self._claim])
         answer = await self._site.store.call(lambda: command, patience=LEASE / 2)
         self.renewed = asked
         if answer == scripts.CANCELLED:
@@ -129,7 +134,7 @@ class Job:
         except Exception as error:
             log.exception("job %s: %s", self.id, type(error).__name__, exc_info=_without_values(error))
             last = self._failed(failures.WORKER)
-        if last is not None and self._stopped not in (Stop.STALE, Stop.LEASE_LOST):
+        if last is not None and self._stopped not in GONE:
             await self._write_last(last)
 
     async def _drive(self) -> Done | Failed | None:
@@ -204,31 +209,33 @@ class Job:
 
     # Writing
 
-    def _append(self, batch: list[Frame], last: bool) -> Callable[[], Command]:
+    def _append(self, batch: list[Frame]) -> Callable[[], Command]:
+        """The write of all that is pending when its turn comes; then it is in `batch`."""
+
         def build() -> Command:
-            if not last:  # what arrived while this waited for its turn goes along
-                batch.extend(self._pending)
-                self._pending.clear()
+            batch.extend(self._pending)
+            self._pending.clear()
             sealed = self._cipher.seal(self._sequence, frames.pack(batch))
+            self.ending = frames.is_terminal(batch[-1])
+            last = "1" if self.ending else "0"
             return APPEND.command(
                 [self.key, keys.frames(self.id, self.attempt), keys.replies(self._reply_to)],
-                [self.id, self.attempt, self._site.worker, self._sequence, sealed, "1" if last else "0",
-                 keys.FRAMES_TTL, int(LEASE * 1000)],
-            )  # fmt: skip
+                [self.id, self.attempt, self._site.worker, self._sequence, sealed, last, keys.FRAMES_TTL, LEASE_MS],
+            )
 
         return build
 
     async def _write(self) -> None:
-        """Write until nothing is pending, or the job is stopped; then what was not written is pending again."""
+        """Write until nothing is pending, or the fence says stop; then what was not written is pending again."""
         try:
-            while self._pending and self._stopped is None:
+            while self._pending:
                 batch: list[Frame] = []
-                answer = await self._site.store.call(self._append(batch, last=False), patience=LEASE)
-                if answer == scripts.OK:
-                    self._sequence += 1
-                    continue
-                self._pending[:0] = batch
-                self.stop(Stop.CANCELLED if answer == scripts.CANCELLED else Stop.STALE)
+                answer = await self._site.store.call(self._append(batch), patience=LEASE)
+                if answer != scripts.OK:
+                    self._pending[:0] = batch
+                    self.stop(Stop.CANCELLED if answer == scripts.CANCELLED else Stop.STALE)
+                    return
+                self._sequence += 1
         except (StoreAway, RedisError) as error:
             log.warning("job %s: frames could not be written: %s", self.id, type(error).__name__)
             self.stop(Stop.LEASE_LOST)
@@ -236,21 +243,14 @@ class Job:
             self._writing = None
 
     async def _write_last(self, last: Done | Failed) -> None:
-        while self._writing is not None:
+        """Write what is pending and the last frame, in one write where nothing is under way."""
+        self._pending.append(last)
+        while self._pending and self._stopped not in GONE:
+            if self._writing is None:
+                if self._stopped is Stop.CANCELLED:
+                    self._pending[-1] = self._done(last.usage, cancelled=True)
+                self._writing = asyncio.create_task(self._write())
             await asyncio.shield(self._writing)
-        if self._stopped in (Stop.STALE, Stop.LEASE_LOST):
-            return
-        if self._stopped is Stop.CANCELLED and not (isinstance(last, Done) and last.cancelled):
-            last = self._done(last.usage, cancelled=True)
-        batch = [*self._pending, last]
-        self._pending.clear()
-        try:
-            answer = await self._site.store.call(self._append(batch, last=True), patience=LEASE)
-        except (StoreAway, RedisError) as error:
-            log.warning("job %s: its last frame could not be written: %s", self.id, type(error).__name__)
-            return
-        if answer == scripts.STALE:
-            self.stop(Stop.STALE)
 
     # Last frames
 

@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 
 from inference_worker.contract import scripts
 from inference_worker.store import Script, Store, StoreAway
-from inference_worker.stream.job import LEASE, Job, Stop
+from inference_worker.stream.job import LEASE, LEASE_MS, Job, Stop
 
 INTERVAL = 0.25
 AT_ONCE = 200  # jobs in one script: it must not hold the store for long
@@ -57,9 +57,7 @@ class Leases:
 
     async def _renew(self, jobs: list[Job]) -> None:
         sent = time.monotonic()
-        command = RENEW.command(
-            [job.key for job in jobs], [self._worker, int(LEASE * 1000), *(job.attempt for job in jobs)]
-        )
+        command = RENEW.command([job.key for job in jobs], [self._worker, LEASE_MS, *(job.attempt for job in jobs)])
         try:
             answers = await self._store.call(lambda: command, patience=1.0)
         except (StoreAway, RedisError):
@@ -67,7 +65,9 @@ class Leases:
         for job, answer in zip(jobs, answers, strict=True):
             if answer in (scripts.OK, scripts.CANCELLED):
                 job.renewed = sent
+            if job.ending or job not in self._jobs:
+                continue  # it ended while it was asked for: "stale" means no more than that
             if answer == scripts.CANCELLED:
                 job.stop(Stop.CANCELLED)
-            elif answer == scripts.STALE and job in self._jobs:
+            elif answer == scripts.STALE:
                 job.stop(Stop.STALE)

@@ -1,4 +1,4 @@
-"""Celery carries the jobs: a worker inside this process, with threads, that consumes what the engines are ready for.
+"""Celery carries the jobs: a worker inside this process that consumes what the engines are ready for.
 
 Redis' own acknowledgement is off (`ack_emulation`): it costs two round trips a message and returns a lost one only
 after its visibility timeout. The job's row is the truth, and the control plane's sweeper sends again within seconds.
@@ -6,23 +6,31 @@ after its visibility timeout. The job's row is the truth, and the control plane'
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable
+from asyncio import AbstractEventLoop
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from celery import Celery
 from celery.app.trace import setup_worker_optimizations
+from celery.backends.base import DisabledBackend
 from celery.worker import WorkController, state
 from celery.worker.consumer import Consumer as CeleryConsumer
 from celery.worker.state import maybe_shutdown
 
+from inference_worker.carrying import quick
+from inference_worker.carrying.hub import LoopWorker
+from inference_worker.carrying.pool import CoroutinePool, awaited
 from inference_worker.contract import keys
 
 log = logging.getLogger(__name__)
 
-THREADS = 1024  # at most; a thread is started when a job finds none idle
+BATCHED, STOCK = "batched", "stock"
+TRANSPORT = "inference_worker.carrying.transport:Transport"
+THREADS = 1024  # at most, of the stock pool; a thread is started when a job finds none idle
 RECONNECT_FIRST, RECONNECT_STEP, RECONNECT_LONGEST = 0.1, 0.2, 1.0
 NO_QUEUE = "dep.none"
 
@@ -73,18 +81,37 @@ def make_app(broker: str) -> Celery:
     return app
 
 
-class Carrier:
-    """Consumes the queues that it is told, in a thread of its own; `handle` is called in one of the pool's."""
+def _nothing() -> None:
+    """Wakes Celery's hub."""
 
-    def __init__(self, broker: str, handle: Callable[[Any], None]) -> None:
-        self._app = make_app(broker)
-        self._app.conf.kasbah_connected = self.apply
-        self._app.task(name=keys.TASK, acks_late=True, ignore_result=True, typing=False)(handle)
+
+class Carrier:
+    """Consumes the queues that it is told and awaits `take(message)` on `loop` for each message.
+
+    "batched" has Celery's rounds, its tasks and its pops on the event loop (inference_worker.carrying). "stock" has
+    Celery's own parts, with a thread for each job: for brokers without BLMPOP, and to tell whose fault something is.
+    """
+
+    def __init__(
+        self, broker: str, take: Callable[[Any], Coroutine[Any, Any, None]], loop: AbstractEventLoop, kind: str
+    ) -> None:
+        self._app, self._take, self._loop, self._batched = make_app(broker), take, loop, kind == BATCHED
+        self._app.conf.update(kasbah_connected=self.apply, kasbah_loop=loop)
+        if self._batched:
+            quick.use()
+            self._app.conf.broker_transport = TRANSPORT
+        body = awaited(take) if self._batched else self._wait
+        task = self._app.task(name=keys.TASK, acks_late=True, ignore_result=True, typing=False)(body)
+        task.backend = DisabledBackend(self._app)  # else each thread looks through all packages for it
         self._queues: frozenset[str] = frozenset()
         self._capacity = 1
         self._worker: Any = None
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="celery", daemon=True)
+
+    def _wait(self, message: Any) -> None:
+        """Body of the task in a thread."""
+        asyncio.run_coroutine_threadsafe(self._take(message), self._loop).result()
 
     def start(self) -> None:
         """Begin; no queue is consumed yet."""
@@ -98,12 +125,13 @@ class Carrier:
             worker.consumer.call_soon(self.apply)
 
     def apply(self) -> None:
-        """Bring the connected consumer to what is wanted; in Celery's thread."""
+        """Bring the connected consumer to what is wanted; where Celery's rounds run."""
         consumer = self._worker.consumer
         consumer.initial_prefetch_count = self._capacity
         if consumer.task_consumer is None or consumer.qos is None:
             return
         consumer.qos.value = self._capacity
+        consumer.qos.update()
         current = set(self._app.amqp.queues.consume_from)
         for queue in current - self._queues:
             consumer.cancel_task_queue(queue)
@@ -116,7 +144,7 @@ class Carrier:
         state.should_stop = 0  # type: ignore[assignment]
         worker = self._worker
         if worker is not None and worker.consumer is not None:
-            worker.consumer.call_soon(maybe_shutdown)
+            worker.consumer.call_soon(_nothing)  # it looks at its state after every round
         self._thread.join(timeout)
 
     def _run(self) -> None:
@@ -132,9 +160,10 @@ class Carrier:
 
     def _make_worker(self) -> Any:
         setup_worker_optimizations(self._app)
-        worker: Any = WorkController(
+        kind: type[WorkController] = LoopWorker if self._batched else WorkController
+        worker: Any = kind(
             app=self._app,
-            pool_cls="threads",
+            pool_cls=CoroutinePool if self._batched else "threads",
             concurrency=THREADS,
             without_gossip=True,
             without_mingle=True,

@@ -66,11 +66,6 @@ class Gate:
         except Refused as refused:
             raise Refused(refused.code, message.job, message.attempt) from refused
 
-    def forget(self, admitted: Admitted) -> None:
-        """It was not run after all and may come again."""
-        with self._lock:
-            self._seen.pop((admitted.ticket.job, admitted.ticket.attempt), None)
-
     def _admit(self, message: JobMessage) -> Admitted:
         ticket = self._ticket(message)
         sealed = self._payload(message, ticket)

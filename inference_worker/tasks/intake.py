@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 from typing import Any
 
 from celery.exceptions import Reject
 from redis.exceptions import RedisError
 
+from inference_worker.contract.messages import RefusalCode
 from inference_worker.engine.fleet import Fleet
 from inference_worker.store import StoreAway
 from inference_worker.stream.job import Job, Site, Target
@@ -23,28 +23,27 @@ PAUSE = 0.05  # seconds before a message goes back, so that it does not run in c
 
 
 class Intake:
-    """Takes messages in. `refuse` reports a refusal; both it and the jobs run on the loop that made this."""
+    """Takes messages in. `refuse` reports a refusal; all of it runs on the event loop."""
 
     def __init__(self, gate: Gate, fleet: Fleet, leases: Leases, site: Site, refuse: Callable[[Refused], None]) -> None:
-        self._loop = asyncio.get_running_loop()
         self._gate, self._fleet, self._leases, self._site, self._refuse = gate, fleet, leases, site, refuse
 
-    def handle(self, message: Any) -> None:
-        """Body of the task `kasbah.infer`; in a thread of Celery's pool. Raises Reject to put the message back."""
+    async def take(self, message: Any) -> None:
+        """Body of the task `kasbah.infer`; ends with the job. Raises Reject to put the message back."""
         try:
-            admitted = self._gate.admit(message)
-            asyncio.run_coroutine_threadsafe(self._run(admitted), self._loop).result()
+            await self._run(self._gate.admit(message))
         except Refused as refused:
-            self._loop.call_soon_threadsafe(self._refuse, refused)
+            self._refuse(refused)
         except NotReady as error:
-            time.sleep(PAUSE)
+            await asyncio.sleep(PAUSE)
             raise Reject("the engine is not ready", requeue=True) from error
 
     async def _run(self, admitted: Admitted) -> None:
         engine = self._fleet.find(admitted.ticket.deployment)
         if engine is None or engine.client is None or not engine.ready:
-            self._gate.forget(admitted)
-            raise NotReady
+            ticket = admitted.ticket  # it went away this very moment
+            self._refuse(Refused(RefusalCode.NOT_READY, ticket.job, ticket.attempt))
+            return
         target = Target(engine.client, engine.assigned.name, engine.digest, engine.version, engine.doubt)
         job = Job(self._site, target, admitted.ticket, admitted.message, admitted.payload)
         engine.begin_job()
