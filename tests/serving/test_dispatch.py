@@ -15,6 +15,7 @@ from inference_worker.contract.messages import RefusalCode, Usage
 from kasbah.common.errors import Unavailable
 from kasbah.serving import tasks
 from kasbah.serving.dispatch.replies import ReplyReader
+from kasbah.serving.dispatch.tasks import end
 from kasbah.serving.services import Timings
 from tests.serving.stand_in import StandIn, Taken
 from tests.serving.world import Answer, Web, World, apart, open_web, stand_in, until
@@ -403,3 +404,23 @@ async def test_closing_ends_what_runs(database: Any, world: World, standing: Sta
         assert isinstance(running.terminal, Failed)
         assert running.terminal.status == 503
         assert not standing.store.exists(keys.replies(web.dispatcher.owner))
+
+
+async def test_a_swallowed_cancellation_does_not_keep_a_task_alive() -> None:
+    swallowed = 0
+
+    async def stubborn() -> None:
+        nonlocal swallowed
+        while True:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                swallowed += 1
+                if swallowed == 2:
+                    raise
+
+    task = asyncio.create_task(stubborn())
+    await asyncio.sleep(0)
+    await end([task])
+    assert task.cancelled()
+    assert swallowed == 2

@@ -42,6 +42,7 @@ from kasbah.serving.dispatch.replies import Entry
 from kasbah.serving.dispatch.running import Fed, Running
 from kasbah.serving.dispatch.sight import Sight
 from kasbah.serving.dispatch.store import CANCEL, LOOK, StoreAway, look_call
+from kasbah.serving.dispatch.tasks import end
 from kasbah.serving.loaders import load_workers
 from kasbah.serving.records import JobRequest, NewJob
 from kasbah.serving.replysecret import reply_secret
@@ -87,9 +88,7 @@ class Dispatcher:
         """End what still runs with an error, and everything else."""
         for running in list(self._running.values()):
             running.fail(503, "service_unavailable", "The server is shutting down. Try again.")
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(list(self._tasks))
         await asyncio.gather(*(link.close() for link in self._links.values()))
         self._links = {}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -14,6 +13,7 @@ from kasbah.residency.services import SiteRecord
 from kasbah.serving.dispatch.carriers import Carrier, Offer, carrier
 from kasbah.serving.dispatch.replies import Entry, ReplyReader
 from kasbah.serving.dispatch.store import Store
+from kasbah.serving.dispatch.tasks import end
 from kasbah.serving.timings import Timings
 
 
@@ -57,11 +57,7 @@ class Link:
 
     async def close(self) -> None:
         """End tasks and connections."""
-        for task in self._tasks:
-            task.cancel()
-        for task in self._tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await end(self._tasks)
         await self.reader.close()
         await self.carrier.close()
         await self.store.close()

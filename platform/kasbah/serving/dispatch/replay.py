@@ -6,11 +6,12 @@ store keeps them (contract.keys.FRAMES_TTL).
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
+from typing import Any
 from uuid import UUID
 
 import msgspec
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from inference_worker.contract import frames as contract_frames
@@ -19,6 +20,8 @@ from inference_worker.contract.frames import Frame
 from inference_worker.contract.sealing import CannotOpen, FrameCipher
 from kasbah.common.errors import Unavailable
 from kasbah.residency.services import SiteRecord
+from kasbah.serving.dispatch.replies import SILENCE
+from kasbah.serving.dispatch.store import client_of
 from kasbah.serving.replysecret import reply_secret
 
 BLOCK_MS = 1000
@@ -35,9 +38,10 @@ async def replay(site: SiteRecord, job_id: UUID, attempt: int) -> AsyncGenerator
     cipher = FrameCipher(reply_secret(job_id), str(job_id), attempt)
     last = b"0-0"
     try:
-        async with Redis.from_url(site.broker_url, socket_timeout=5, socket_connect_timeout=2) as client:
+        async with client_of(site.broker_url, 2) as client:
             while True:
-                answer = await client.xread({stream: last}, count=COUNT, block=BLOCK_MS)
+                async with asyncio.timeout(SILENCE):
+                    answer: Any = await client.xread({stream: last}, count=COUNT, block=BLOCK_MS)
                 found: list[Frame] = []
                 for entry, fields in answer[0][1] if answer else ():
                     found += contract_frames.unpack(cipher.open(int(fields[b"s"]), fields[b"f"]))
@@ -45,7 +49,7 @@ async def replay(site: SiteRecord, job_id: UUID, attempt: int) -> AsyncGenerator
                 yield found
                 if found and contract_frames.is_terminal(found[-1]):
                     return
-    except (RedisError, OSError) as error:
+    except (RedisError, OSError, TimeoutError) as error:
         raise Unavailable("The site that keeps the answer cannot be reached. Try again.", retry_after=2) from error
     except (CannotOpen, msgspec.MsgspecError) as error:
         raise Unavailable("The answer was altered on its way and is withheld.", code="answer_altered") from error

@@ -7,18 +7,15 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from inference_worker.contract import keys
-from kasbah.serving.dispatch.store import connection_options
+from kasbah.serving.dispatch.store import client_of
 
 Entry = tuple[str, int, int, bytes]  # job, attempt, sequence, sealed frames
 
-BLOCK_MS = 2000  # shorter than redis-py's own socket timeout of 5 s, which would end the read with an error
-SILENCE = 5.0  # an answer later than this is an error
+BLOCK_MS = 2000
+SILENCE = 5.0  # an answer later than this is an error: the connection is dead
 COUNT = 1024
 RENEWAL = 10.0
 
@@ -31,9 +28,7 @@ class ReplyReader:
     def __init__(
         self, url: str, owner: str, deliver: Callable[[Iterable[Entry]], None], resumed: Callable[[], None]
     ) -> None:
-        self._client: Redis = Redis.from_url(
-            url, max_connections=2, retry=Retry(NoBackoff(), 0), **connection_options(SILENCE)
-        )
+        self._client = client_of(url, 2)
         self._stream = keys.replies(owner)
         self._deliver = deliver
         self._resumed = resumed
@@ -47,15 +42,17 @@ class ReplyReader:
         pause = 0.05
         while True:
             try:
-                await self._open()
+                async with asyncio.timeout(SILENCE):
+                    await self._open()
                 self.reading.set()
                 self._resumed()
                 while True:
-                    await self._turn()
+                    async with asyncio.timeout(SILENCE):
+                        await self._turn()
                     pause = 0.05
             except asyncio.CancelledError:
                 raise
-            except (RedisError, OSError) as error:
+            except (RedisError, OSError, TimeoutError) as error:
                 logger.warning("The reader of replies lost its store, tries again: %s", type(error).__name__)
             except Exception:
                 logger.exception("The reader of replies failed, begins again")

@@ -23,13 +23,20 @@ class StoreAway(Exception):
     """The site's store did not answer in time, or refused; the message names no address and no password."""
 
 
-def connection_options(timeout: float) -> dict[str, Any]:
-    """Of every client here. None retries by itself: that would outlast the patience."""
-    return {
-        "socket_timeout": timeout,
-        "socket_connect_timeout": min(timeout, 2.0),
-        "protocol": 2,
-    }
+def client_of(url: str, connections: int) -> Redis:
+    """An asynchronous client without patience of its own: its callers say how long they wait.
+
+    It neither retries, which would outlast them, nor has a socket timeout: with one redis-py sends through
+    `asyncio.wait_for`, which in Python 3.11 swallows a cancellation that comes at the wrong moment.
+    """
+    return Redis.from_url(
+        url,
+        max_connections=connections,
+        retry=AsyncRetry(NoBackoff(), 0),
+        socket_timeout=None,
+        socket_connect_timeout=2.0,
+        protocol=2,
+    )
 
 
 def digest(script: str) -> str:
@@ -42,9 +49,7 @@ class Store:
 
     def __init__(self, url: str, timeout: float) -> None:
         self._timeout = timeout
-        self.client: Redis = Redis.from_url(
-            url, max_connections=16, retry=AsyncRetry(NoBackoff(), 0), **connection_options(timeout)
-        )
+        self.client = client_of(url, 16)
 
     async def close(self) -> None:
         """Give the connections up."""
@@ -106,7 +111,13 @@ class SyncStore:
     """The same for housekeeping, which is synchronous."""
 
     def __init__(self, url: str, timeout: float) -> None:
-        self.client: SyncRedis = SyncRedis.from_url(url, retry=Retry(NoBackoff(), 0), **connection_options(timeout))
+        self.client: SyncRedis = SyncRedis.from_url(
+            url,
+            retry=Retry(NoBackoff(), 0),
+            socket_timeout=timeout,
+            socket_connect_timeout=timeout,
+            protocol=2,
+        )
 
     def close(self) -> None:
         """Give the connections up."""
