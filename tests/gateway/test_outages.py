@@ -106,7 +106,7 @@ def test_a_site_that_is_away(stack: Stack, client_of: Household) -> None:
     finally:
         store.start()
     stack.await_capacity(client_of.key_text)
-    assert stack.web.ready()["status"] == "ready"
+    wait_until(lambda: stack.web.ready()["status"] == "ready", "readiness to notice")  # it is kept for a second
 
 
 def test_the_store_of_limits_away(stack: Stack, client_of: Household, valkey_server: object) -> None:
