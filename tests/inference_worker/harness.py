@@ -406,10 +406,12 @@ class Serving:
     worker: RunningWorker
     deployment: Assigned
 
+    patience: float = 10.0  # seconds for an answer
+
     def ask(self, body: Mapping[str, Any] | bytes, **options: Any) -> tuple[Sent, list[frames.Frame]]:
         """Hand a job out and wait for its frames."""
         sent = self.control.submit(self.deployment, body, **options)
-        return sent, self.control.frames(sent)
+        return sent, self.control.frames(sent, self.patience)
 
     def request(self, event: str, tag: str) -> list[dict[str, Any]]:
         """The engine's journal of requests whose prompt has `tag=<tag>`."""
