@@ -435,3 +435,26 @@ async def test_a_swallowed_cancellation_does_not_keep_a_task_alive() -> None:
     await end([task])
     assert task.cancelled()
     assert swallowed == 2
+
+
+async def test_a_client_that_leaves_while_the_job_moves(web: Web, world: World, standing: StandIn) -> None:
+    running = await web.send(world.request("hello"))
+    first = await take(standing)
+    offer = web.dispatcher.offer
+
+    async def leaves(moved: Any) -> None:
+        await offer(moved)
+        moved.cancelled = True
+
+    web.dispatcher.offer = leaves  # type: ignore[method-assign]
+    standing.fail(first, retry=True)
+    last = await asyncio.wait_for(running_end(running), 5)
+    running.close()
+    assert isinstance(last, Done)
+    assert last.cancelled
+    assert standing.claim(await unclaimed(standing)) == scripts.CANCELLED
+
+
+async def running_end(running: Any) -> Any:
+    """The last frame."""
+    return [frame async for frames in running.frames() for frame in frames][-1]

@@ -11,7 +11,6 @@ running.close()
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import time
@@ -33,8 +32,8 @@ from kasbah.common.errors import Unavailable
 from kasbah.common.ids import uuid7
 from kasbah.residency.services import SiteRecord, load_sites, tickets
 from kasbah.serving import receipts
+from kasbah.serving.dispatch import again, watch
 from kasbah.serving.dispatch import running as runs
-from kasbah.serving.dispatch import watch
 from kasbah.serving.dispatch.capacity import Capacity
 from kasbah.serving.dispatch.carriers import Offer
 from kasbah.serving.dispatch.link import Link
@@ -46,7 +45,7 @@ from kasbah.serving.dispatch.tasks import end
 from kasbah.serving.loaders import load_workers
 from kasbah.serving.records import JobRequest, NewJob
 from kasbah.serving.replysecret import reply_secret
-from kasbah.serving.rows import raise_attempts, renew_rows
+from kasbah.serving.rows import renew_rows
 from kasbah.serving.timings import Timings, timings
 
 RETRY_AFTER = 5.0  # seconds, told to clients while a site is away
@@ -63,7 +62,7 @@ class Dispatcher:
         self.timings = limits or timings()
         self.capacity = Capacity(lambda site, deployment: self._load[site, deployment])
         self.counters: Counter[str] = Counter()
-        self._database = database
+        self.database = database
         self._load: Counter[tuple[UUID, str]] = Counter()
         self._links: dict[UUID, Link] = {}
         self._sealing_keys: dict[UUID, X25519PublicKey] = {}
@@ -117,7 +116,7 @@ class Dispatcher:
                 await asyncio.sleep(1)
 
     async def _reload(self) -> None:
-        async with self._database.transaction(None) as connection:
+        async with self.database.transaction(None) as connection:
             sites = {site.id: site for site in await load_sites(connection)}
             workers = await load_workers(connection)
         self.capacity.set_workers(workers)
@@ -175,12 +174,12 @@ class Dispatcher:
 
         Raises Unavailable within two seconds when the site's store is away; settle the row as failed then.
         """
-        running = Running(job, reply_secret(job.id), self._cancel, self.forget)
+        running = Running(job, reply_secret(job.id), self.cancel, self.forget)
         self._running[running.key] = running
         self._load[job.site, str(job.deployment_id)] += 1
         try:
             async with asyncio.timeout(SUBMIT_WITHIN):
-                await self._offer(running)
+                await self.offer(running)
         except (StoreAway, TimeoutError) as error:
             self.capacity.is_down_now(job.site)
             self.forget(running)
@@ -192,7 +191,8 @@ class Dispatcher:
             raise
         return running
 
-    async def _offer(self, running: Running) -> None:
+    async def offer(self, running: Running) -> None:
+        """Sign a ticket for the current attempt and send it to its site. Raises StoreAway."""
         job, link = running.job, self._links.get(running.site)
         if link is None or not link.reader.reading.is_set():
             raise StoreAway("the replies of the site are not being read")
@@ -212,7 +212,15 @@ class Dispatcher:
         if self._running.pop(running.key, None) is not None:
             self._load[running.site, str(running.job.deployment_id)] -= 1
 
-    async def _cancel(self, running: Running) -> None:
+    def moves(self, running: Running, site: UUID) -> None:
+        """Its next attempt will be at `site`."""
+        self.counters["retried"] += 1
+        if running.key in self._running:
+            self._load[running.site, str(running.job.deployment_id)] -= 1
+            self._load[site, str(running.job.deployment_id)] += 1
+
+    async def cancel(self, running: Running) -> None:
+        """Mark it, so that its worker stops; one that nobody has claimed ends at once."""
         link = self._links.get(running.site)
         if link is None:
             return
@@ -305,61 +313,9 @@ class Dispatcher:
         logger.error("The receipt of job %s is not believed: %s", running.key, error)
         running.fail(502, "bad_receipt", "The answer came without a valid receipt and is withheld.")
 
-    # --- another attempt
-
     async def again(self, lost: Sequence[Running]) -> None:
-        """Try jobs again whose attempt is lost, at a compliant site; those that cannot be end with an error."""
-        movable = [running for running in lost if self._may_move(running)]
-        if not movable:
-            return
-        for running in movable:
-            running.moving = True
-        try:
-            await self._move(movable)
-        except Unavailable:
-            logger.warning("%d lost jobs wait for the database before they go on", len(movable))
-        finally:
-            for running in movable:
-                running.moving = False
-
-    def _may_move(self, running: Running) -> bool:
-        if running.ended or running.moving:
-            return False
-        if running.cancelled:
-            running.finish(Done(msgspec.structs.replace(runs.NO_USAGE, exact=False), "", cancelled=True))
-        elif running.relayed:
-            running.fail(503, "worker_lost", "The worker was lost while it answered.")
-        elif running.attempt >= self.timings.attempts:
-            running.fail(503, "worker_lost", f"Given up after {running.attempt} attempts. Try again later.")
-        else:
-            return True
-        return False
-
-    async def _move(self, lost: Sequence[Running]) -> None:
-        targets = {running.job.id: (running, self._next_site(running)) for running in lost}
-        moves = [(job, running.attempt, site) for job, (running, site) in targets.items()]
-        async with self._database.transaction(None) as connection:
-            raised = await raise_attempts(connection, moves, self.timings.row_lease)
-        for job_id, (running, site) in targets.items():
-            if job_id not in raised:
-                running.fail(503, "settled_elsewhere", "The job was ended by housekeeping. Try again.")
-                continue
-            self._load[running.site, str(running.job.deployment_id)] -= 1
-            self._load[site, str(running.job.deployment_id)] += 1
-            running.again(running.attempt + 1, site)
-            self.counters["retried"] += 1
-        # `moving` only kept the old attempt out; the new one may answer before `send` returns.
-        for running in lost:
-            running.moving = False
-        await asyncio.gather(*(self._offer_again(targets[job][0]) for job in raised))
-
-    async def _offer_again(self, running: Running) -> None:
-        with contextlib.suppress(StoreAway):  # the watch finds it lost once the store is back
-            await self._offer(running)
-
-    def _next_site(self, running: Running) -> UUID:
-        ready = self.capacity.ready(running.job.deployment_id, running.job.sites)
-        return ready[0] if ready else running.site
+        """Try jobs again whose attempt is lost (see `again.py`)."""
+        await again.again(self, lost)
 
     # --- rows
 
@@ -372,7 +328,7 @@ class Dispatcher:
                 continue
             rows = [(running.job.id, running.attempt, running.worker) for running in jobs]
             try:
-                async with self._database.transaction(None) as connection:
+                async with self.database.transaction(None) as connection:
                     await renew_rows(connection, rows, self.timings.row_lease)
             except Unavailable:
                 logger.warning("The rows of %d running jobs could not be renewed", len(jobs))
