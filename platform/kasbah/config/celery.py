@@ -26,6 +26,7 @@ app.conf.update(
     beat_schedule={
         "collect-reports": {"task": "serving.collect_reports", "schedule": 1.0, "options": {"expires": 2}},
         "sweep-jobs": {"task": "serving.sweep_jobs", "schedule": 2.0, "options": {"expires": 4}},
+        "expire-rows": {"task": "serving.expire_rows", "schedule": 60.0, "options": {"expires": 60}},
     },
 )
 app.autodiscover_tasks(["kasbah.serving"])
