@@ -7,16 +7,15 @@ import contextlib
 import json
 import os
 import threading
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import msgspec
 from django.db import connections
 from django.utils import timezone
-from kombu.utils.uuid import uuid
 
 from inference_worker.contract.frames import Body, Data, Done, Failed, Frame, Role
 from inference_worker.contract.signing import Signer
@@ -75,7 +74,7 @@ class World:
             api_key_id=self.home.key.id,
             deployment_id=self.deployment.id,
             model_digest=self.version.digest,
-            request_id=f"req_{uuid()}",
+            request_id=f"req_{uuid4()}",
             endpoint="/v1/chat/completions",
             body=json.dumps(message).encode(),
             stream=stream,
@@ -258,7 +257,7 @@ class Web:
 
 
 @contextlib.asynccontextmanager
-async def open_web(database: Database, dsn: str, limits: Timings | None = None):  # type: ignore[no-untyped-def]
+async def open_web(database: Database, dsn: str, limits: Timings | None = None) -> AsyncIterator[Web]:
     """A started dispatcher with its listener."""
     listener = ChangeListener(dsn)
     await listener.start()
@@ -276,11 +275,3 @@ async def until(what: Callable[[], bool], timeout: float = 10.0) -> None:
     async with asyncio.timeout(timeout):
         while not what():  # noqa: ASYNC110 - it is other processes that are waited for
             await asyncio.sleep(0.02)
-
-
-@contextlib.contextmanager
-def lease(patch: Any, milliseconds: int) -> Iterator[None]:
-    """A short lease for control plane and workers that are started inside."""
-    with patch.context() as context:
-        context.setenv("KASBAH_LEASE_MS", str(milliseconds))
-        yield
