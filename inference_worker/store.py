@@ -19,7 +19,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import BusyLoadingError, ConnectionError, NoScriptError, RedisError, TimeoutError  # noqa: A004
+from redis.exceptions import BusyLoadingError, ConnectionError, NoScriptError, RedisError, ResponseError, TimeoutError  # noqa: A004
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +88,7 @@ class Store:
 
     def __init__(self, redis: Redis, scripts: Sequence[Script]) -> None:
         self._redis = redis
+        self._connection: Any = None
         self._scripts = scripts
         self._waiting: deque[_Call] = deque()
         self._wake = asyncio.Event()
@@ -148,16 +149,13 @@ class Store:
         for call in reversed(calls):
             if now > call.deadline:
                 call.fail(StoreAway("the store did not answer in time"))
-            elif not call.future.cancelled():
+            elif not call.future.done():
                 self._waiting.appendleft(call)
 
     async def _send(self, batch: list[_Call]) -> list[_Call]:
         """One round trip; answers the calls to repeat because the store did not know their script."""
-        pipe = self._redis.pipeline(transaction=False)
         built = [call for call in batch if call.command is not None or call.make()]
-        for call in built:
-            pipe.execute_command(*(call.command or ()))
-        answers = await pipe.execute(raise_on_error=False)
+        answers = await self._exchange([call.command or () for call in built])
         again: list[_Call] = []
         for call, answer in zip(built, answers, strict=True):
             if isinstance(answer, NoScriptError):
@@ -170,6 +168,39 @@ class Store:
             elif not call.future.done():
                 call.future.set_result(answer)
         if again:
-            for script in self._scripts:
-                await self._redis.script_load(script.source)
+            await self._exchange([("SCRIPT", "LOAD", script.source) for script in self._scripts])
         return again
+
+    async def _exchange(self, commands: list[Command]) -> list[Any]:
+        """Answers or errors of commands sent in one write. Raises when the connection fails."""
+        pool: Any = self._redis.connection_pool
+        if self._connection is None:
+            self._connection = await pool.get_connection()
+        connection = self._connection
+        try:
+            await connection.send_packed_command([pack(commands)], check_health=False)
+            return [await _answer(connection) for _ in commands]
+        except BaseException:  # what is under way on it belongs to nobody any more
+            self._connection = None
+            with contextlib.suppress(RedisError, OSError):
+                await connection.disconnect(nowait=True)
+            await pool.release(connection)
+            raise
+
+
+async def _answer(connection: Any) -> Any:
+    try:
+        return await connection.read_response()
+    except ResponseError as error:
+        return error
+
+
+def pack(commands: Sequence[Command]) -> bytes:
+    """The Redis protocol (RESP): a few times faster than redis-py's own, which knows more types."""
+    parts: list[bytes] = []
+    for command in commands:
+        parts.append(b"*%d\r\n" % len(command))
+        for argument in command:
+            data = argument if isinstance(argument, bytes) else str(argument).encode()
+            parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
+    return b"".join(parts)

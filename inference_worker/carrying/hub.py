@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import threading
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
@@ -20,6 +21,10 @@ from celery.worker import WorkController, state
 from kombu.asynchronous import Hub, set_event_loop
 
 TURN = 1.0  # seconds between the looks that Celery's thread takes at its own state
+
+
+def _nothing() -> None:
+    """For a descriptor that is never readable."""
 
 
 class LoopHub(Hub):
@@ -39,6 +44,7 @@ class LoopHub(Hub):
         self._readable = -1
         self._wait = 0.0
         self._busy = False
+        self._never = os.eventfd(0)
         super().__init__(timer)
 
     def create_loop(self, *_: Any, **__: Any) -> Generator[None, None, None]:
@@ -83,8 +89,17 @@ class LoopHub(Hub):
 
         self.poller.poll = look
 
+    def close(self, *args: Any) -> None:
+        """With its own descriptor."""
+        super().close(*args)
+        if self._never >= 0:
+            os.close(self._never)
+            self._never = -1
+
     def _begin_turn(self, rounds: Iterator[None], turn: Future[BaseException | None]) -> None:
         self._rounds, self._turn = rounds, turn
+        if not self.readers:  # kombu would sleep, and the event loop with it
+            self.add_reader(self._never, _nothing)
         self._readable = self.poller._epoll.fileno()  # kombu offers no name for it
         self._end = self._asyncio.call_later(TURN, self.give_back)
         self._asyncio.add_reader(self._readable, self._round)

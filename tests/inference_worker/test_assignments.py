@@ -13,6 +13,8 @@ from inference_worker.contract.frames import Done
 from inference_worker.contract.signing import Signer
 from tests.inference_worker.harness import ControlPlane, RunningWorker, chat, wait_for
 
+pytestmark = pytest.mark.slow  # each starts workers of its own
+
 
 def test_deployments_come_and_go(control: ControlPlane, worker: RunningWorker, models: Path) -> None:
     one, two = control.deployment(models, "one"), control.deployment(models, "two", b"other weights")

@@ -11,6 +11,8 @@ from inference_worker.contract import keys
 from inference_worker.contract.frames import Done
 from tests.inference_worker.harness import ControlPlane, chat, start_worker, text_of, wait_for
 
+pytestmark = pytest.mark.slow  # each starts workers of its own
+
 
 @pytest.mark.parametrize("carrier", ["batched", "stock"])
 def test_no_more_jobs_than_there_is_room_for(control: ControlPlane, tmp_path: Path, carrier: str) -> None:

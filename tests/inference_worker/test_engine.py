@@ -14,6 +14,8 @@ from inference_worker.contract.frames import Done, Failed
 from inference_worker.contract.messages import Served
 from tests.inference_worker.harness import ControlPlane, RunningWorker, alive, chat, start_worker, wait_for
 
+pytestmark = pytest.mark.slow  # each starts workers of its own
+
 
 def served(worker: RunningWorker) -> Served | None:
     report = worker.report()

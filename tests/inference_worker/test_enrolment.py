@@ -12,6 +12,8 @@ from inference_worker.contract.messages import Report, checked
 from inference_worker.contract.signing import Purpose
 from tests.inference_worker.harness import ControlPlane, start_worker, wait_for
 
+pytestmark = pytest.mark.slow  # each starts workers of its own
+
 
 def outcome(url: str, folder: Path, token: str, site: str = "paris", broker: str = "") -> tuple[int, str]:
     """Exit status and last line of a worker that must not come up."""

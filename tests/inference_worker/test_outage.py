@@ -12,6 +12,8 @@ from inference_worker.contract.frames import Done, Role, is_terminal
 from infra.local.valkey import Valkey, valkey
 from tests.inference_worker.harness import ControlPlane, Serving, chat, start_worker, text_of, wait_for
 
+pytestmark = pytest.mark.slow  # each starts workers of its own
+
 
 @pytest.fixture
 def own(tmp_path: Path) -> Iterator[tuple[Valkey, Serving]]:
@@ -41,7 +43,6 @@ def test_a_stream_survives_a_restart_of_the_store(own: tuple[Valkey, Serving]) -
     assert isinstance(serving.ask(chat("[[tokens=2]]"))[1][-1], Done)
 
 
-@pytest.mark.slow
 def test_a_job_that_cannot_be_written_within_its_lease_stops_the_engine(own: tuple[Valkey, Serving]) -> None:
     server, serving = own
     sent = serving.control.submit(serving.deployment, chat("[[tokens=5000 delay=0.02 tag=lost ]]"))
