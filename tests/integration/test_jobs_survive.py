@@ -128,7 +128,7 @@ def test_nothing_is_lost_and_nothing_counts_twice(survivors: tuple[World, Fleet]
         fault = plan.pop() if len(plan) > (JOBS - sent) / JOBS * (KILLS + BROKER_KILLS + FREEZES) else ""
         if sent < JOBS:
             # Those that meet a freeze take longer than the lease's renewal: there must be something to refuse.
-            delay = 0.3 if fault == "freeze" else 0.01
+            delay = 1 if fault == "freeze" else 0.01
             submit_background([world.request(f"[[tokens=2 delay={delay}]] x", stream=False) for _ in range(BATCH)])
             sent += BATCH
         if fault:
@@ -166,7 +166,7 @@ def _strike(kind: str, fleet: Fleet, store: Valkey, chance: random.Random, longe
         # One that is answering: else there is nothing that could be refused.
         wait_for(lambda: _running(fleet.workers[index]) > 0, 30)
         fleet.freeze(index, longest)
-        time.sleep(1)  # it goes on where it was
+        time.sleep(2.5)  # it goes on where it was, and reports
         return _stale(fleet.workers[index])
     return 0
 
