@@ -23,7 +23,7 @@ app.conf.update(
 )
 
 
-@app.task(name=keys.TASK)  # type: ignore[untyped-decorator]
+@app.task(name=keys.TASK, shared=False)  # type: ignore[untyped-decorator]
 def infer(message: dict[str, Any]) -> None:
     """Answer a job; a delivery that is not the current one does nothing."""
     taken = worker.open(msgspec.convert(message, JobMessage))
