@@ -21,6 +21,7 @@ from infra.local.problems import Problem
 from infra.local.services import Program, Supervisor
 from infra.local.terminal import Step, say
 
+LEFTOVER_PATIENCE = 40.0  # seconds; a worker whose broker went with the supervisor waits 30 s for its jobs
 TRIES = 3  # failures of a process before the first answer that end the start
 # MiB, measured with the CPU engine and the demo model: engine 3400, everything else 700; model 1430 on disk.
 NEEDED_MEMORY, NEEDED_DISK, MODEL_DISK = 4300, 700, 1500
@@ -121,9 +122,11 @@ def end_leftovers(place: Home) -> None:
     """Processes of a run whose supervisor was killed end by themselves; wait for them, then insist."""
     for note in place.run.glob("*.pid"):
         pid = processes.read_pid(note)
-        if pid is not None and not processes.await_end(pid, patience=15.0):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        if pid is not None and not processes.await_end(pid, patience=0.5):
+            with Step(f"Waiting for {note.stem} (pid {pid}) of a run that was killed"):
+                if not processes.await_end(pid, LEFTOVER_PATIENCE):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
         note.unlink(missing_ok=True)
 
 
