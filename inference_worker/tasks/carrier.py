@@ -101,7 +101,7 @@ class Carrier:
             quick.use()
             self._app.conf.broker_transport = TRANSPORT
         body = awaited(take) if self._batched else self._wait
-        task = self._app.task(name=keys.TASK, acks_late=True, ignore_result=True, typing=False)(body)
+        task = self._app.task(name=keys.TASK, acks_late=True, ignore_result=True, typing=False, shared=False)(body)
         task.backend = DisabledBackend(self._app)  # else each thread looks through all packages for it
         self._queues: frozenset[str] = frozenset()
         self._capacity = 1
