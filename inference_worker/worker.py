@@ -156,7 +156,9 @@ class Worker:
 
     def _loaded(self, deployment: str) -> str | None:
         engine = self._fleet.find(deployment)
-        return None if engine is None else engine.digest
+        if engine is None:
+            return None
+        return engine.digest if engine.ready else ""
 
 
 def _means(settings: Settings, machine: dict[str, object]) -> Means:

@@ -6,18 +6,16 @@ says beside it must agree.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
-from inference_worker.contract import keys, sealing
+from inference_worker.contract import sealing
 from inference_worker.contract.messages import JobMessage, Payload, RefusalCode, Ticket, checked, now, sha256_hex
 from inference_worker.contract.signing import BadToken, Purpose, unb64
 from inference_worker.identity import Identity
-
-FORGET_EVERY = 1024
+from inference_worker.tasks.seen import Seen
 
 
 class Refused(Exception):
@@ -41,19 +39,16 @@ class Admitted(msgspec.Struct, frozen=True):
 
 
 class Gate:
-    """Checks messages; called from several threads.
+    """Checks messages, on the event loop.
 
-    `loaded` answers the digest that a deployment's engine has loaded, "" when it has none now, None when the
+    `loaded` answers the digest that a deployment's engine has loaded, "" while it is not ready, None when the
     deployment is not this worker's.
     """
 
     def __init__(self, identity: Identity, loaded: Callable[[str], str | None]) -> None:
         self._identity = identity
         self._loaded = loaded
-        # Kept for as long as the store knows a job: a message that comes again must not be taken for a late one,
-        # which would settle as refused what is running.
-        self._seen: dict[tuple[str, int], int] = {}
-        self._lock = threading.Lock()
+        self._seen = Seen()
 
     def admit(self, raw: Any) -> Admitted:
         """Check a message and open its payload. Raises Refused, NotReady."""
@@ -66,17 +61,22 @@ class Gate:
         except Refused as refused:
             raise Refused(refused.code, message.job, message.attempt) from refused
 
+    def end(self, admitted: Admitted) -> None:
+        """It does not run any more."""
+        self._seen.end(admitted.ticket.job, admitted.ticket.attempt)
+
     def _admit(self, message: JobMessage) -> Admitted:
         ticket = self._ticket(message)
         sealed = self._payload(message, ticket)
         # Last of the checks, so that a damaged copy that came first does not use the ticket up.
-        self._see(ticket)
+        self._seen.add(ticket.job, ticket.attempt, ticket.expires, now())
         try:
             opened = sealing.open_payload(
                 sealed, job=ticket.job, site=self._identity.site, private=self._identity.site_key
             )
             return Admitted(ticket, message, msgspec.msgpack.decode(opened, type=Payload))
         except (sealing.CannotOpen, msgspec.DecodeError) as error:
+            self._seen.end(ticket.job, ticket.attempt)
             raise Refused(RefusalCode.CANNOT_OPEN) from error
 
     def _ticket(self, message: JobMessage) -> Ticket:
@@ -86,9 +86,8 @@ class Gate:
             raise Refused(RefusalCode.BAD_TICKET) from error
         if (ticket.version, ticket.job, ticket.attempt) != (1, message.job, message.attempt):
             raise Refused(RefusalCode.BAD_TICKET)
-        with self._lock:
-            if (ticket.job, ticket.attempt) in self._seen:
-                raise Refused(RefusalCode.REPLAYED)
+        if self._seen.has(ticket.job, ticket.attempt, ticket.expires):
+            raise Refused(RefusalCode.REPLAYED)
         if ticket.expires <= now():
             raise Refused(RefusalCode.EXPIRED)
         if self._identity.site not in ticket.sites:
@@ -110,12 +109,3 @@ class Gate:
         if sha256_hex(sealed) != ticket.payload_sha256:
             raise Refused(RefusalCode.PAYLOAD_ALTERED)
         return sealed
-
-    def _see(self, ticket: Ticket) -> None:
-        with self._lock:
-            if (ticket.job, ticket.attempt) in self._seen:
-                raise Refused(RefusalCode.REPLAYED)
-            self._seen[ticket.job, ticket.attempt] = ticket.expires + keys.JOB_TTL
-            if len(self._seen) % FORGET_EVERY == 0:
-                current = now()
-                self._seen = {job: until for job, until in self._seen.items() if until > current}

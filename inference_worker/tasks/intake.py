@@ -10,7 +10,6 @@ from typing import Any
 from celery.exceptions import Reject
 from redis.exceptions import RedisError
 
-from inference_worker.contract.messages import RefusalCode
 from inference_worker.engine.fleet import Fleet
 from inference_worker.store import StoreAway
 from inference_worker.stream.job import Job, Site, Target
@@ -31,19 +30,22 @@ class Intake:
     async def take(self, message: Any) -> None:
         """Body of the task `kasbah.infer`; ends with the job. Raises Reject to put the message back."""
         try:
-            await self._run(self._gate.admit(message))
+            admitted = self._gate.admit(message)
         except Refused as refused:
             self._refuse(refused)
         except NotReady as error:
             await asyncio.sleep(PAUSE)
             raise Reject("the engine is not ready", requeue=True) from error
+        else:
+            try:
+                await self._run(admitted)
+            finally:
+                self._gate.end(admitted)
 
     async def _run(self, admitted: Admitted) -> None:
         engine = self._fleet.find(admitted.ticket.deployment)
-        if engine is None or engine.client is None or not engine.ready:
-            ticket = admitted.ticket  # it went away this very moment
-            self._refuse(Refused(RefusalCode.NOT_READY, ticket.job, ticket.attempt))
-            return
+        if engine is None or engine.client is None:
+            raise RuntimeError("an engine was ready when the job was admitted, and is not there")
         target = Target(engine.client, engine.assigned.name, engine.digest, engine.version, engine.doubt)
         job = Job(self._site, target, admitted.ticket, admitted.message, admitted.payload)
         engine.begin_job()

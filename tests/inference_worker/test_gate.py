@@ -20,7 +20,10 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from inference_worker.contract import keys
 from inference_worker.contract.frames import Done
 from inference_worker.contract.messages import JobMessage, Refusal, RefusalCode, Ticket, now, signed
-from inference_worker.contract.signing import Purpose, Signer, b64, unb64
+from inference_worker.contract.signing import Purpose, Signer, Verifier, b64, unb64
+from inference_worker.identity import Identity
+from inference_worker.tasks.gate import Gate, NotReady, Refused
+from inference_worker.tasks.seen import Seen
 from tests.inference_worker.harness import Sent, Serving, celery_envelope, chat, wait_for
 
 Attack = Callable[[Serving, Sent], JobMessage]
@@ -208,3 +211,38 @@ def test_a_refusal_tells_nothing_of_the_payload(serving: Serving) -> None:
     time.sleep(0.1)
     assert "secret" not in serving.worker.log
     assert sent.message.payload[:40] not in serving.worker.log
+
+
+def test_the_guards_are_what_refuses(serving: Serving) -> None:
+    """The negative control: without the right key, site or digest in the gate's hands, the attacks would pass."""
+    control, deployment = serving.control, serving.deployment
+    attacker = Signer(Ed25519PrivateKey.generate())
+
+    def identity(trusted: Signer) -> Identity:
+        return Identity("w", control.site, control.signer, Verifier([trusted.public]), control.site_key, b"")
+
+    sent = control.prepare(deployment, chat("x"))
+    ticket = msgspec.json.decode(unb64(sent.ticket.split(".")[1]), type=Ticket)
+    message = msgspec.to_builtins(change(sent, ticket=signed(attacker, Purpose.TICKET, ticket)))
+    with pytest.raises(Refused, match="bad_ticket"):
+        Gate(identity(control.signer), lambda _: deployment.model_digest).admit(message)
+    assert Gate(identity(attacker), lambda _: deployment.model_digest).admit(message).ticket == ticket
+    with pytest.raises(Refused, match="wrong_model"):
+        Gate(identity(attacker), lambda _: "0" * 64).admit(message)
+    with pytest.raises(NotReady):
+        Gate(identity(attacker), lambda _: "").admit(message)
+
+
+def test_attempts_are_forgotten_when_their_tickets_are_of_no_use_any_more() -> None:
+    seen = Seen()
+    seen.add("a", 1, expires=1000, now=500)
+    seen.add("b", 1, expires=5000, now=500)
+    assert seen.has("a", 1, 1000)
+    assert not seen.has("a", 2, 1000)
+    seen.add("c", 1, expires=5000, now=2000)
+    assert len(seen) == 2
+    assert seen.has("a", 1, 1000)  # it still runs
+    seen.end("a", 1)
+    assert not seen.has("a", 1, 1000)
+    seen.end("b", 1)
+    assert seen.has("b", 1, 5000)
