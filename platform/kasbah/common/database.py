@@ -5,10 +5,12 @@ A connection is lent for one transaction and given back before anything is strea
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
+from weakref import WeakKeyDictionary
 
 from django.conf import settings
 from psycopg import AsyncConnection, OperationalError
@@ -18,21 +20,28 @@ from kasbah.common import rls
 from kasbah.common.errors import Unavailable
 
 Connection = AsyncConnection[tuple[Any, ...]]
+RESTED = 0.5  # seconds
 
 
 class Database:
     """A small pool; `transaction` is the only way in."""
 
     def __init__(self, size: int = 4, wait: float = 5.0) -> None:
+        self._used: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             settings.DATABASE_URL,
             min_size=1,
             max_size=size,
             timeout=wait,
             open=False,
-            check=AsyncConnectionPool.check_connection,
+            check=self._check,
             kwargs={"autocommit": True},
         )
+
+    async def _check(self, connection: Connection) -> None:
+        """Ask a connection that has rested whether it lives; one that was used just now is not asked."""
+        if time.monotonic() - self._used.get(connection, 0.0) > RESTED:
+            await AsyncConnectionPool.check_connection(connection)
 
     async def open(self) -> None:
         """Connect in the background; the first use waits."""
@@ -44,13 +53,19 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self, tenant: UUID | None) -> AsyncIterator[Connection]:
-        """A transaction that speaks for `tenant`, or for the platform when None. Raises Unavailable."""
+        """A transaction that speaks for `tenant`, or for the platform when None. Raises Unavailable.
+
+        Statements go out in a pipeline: the server is waited for only where rows are fetched, and at the end. So a
+        statement's error may be raised by a later one or by leaving the transaction, which is rolled back whole.
+        """
         try:
-            async with self._pool.connection() as connection, connection.transaction():
-                if tenant is None:
-                    await connection.execute(rls.SET_PLATFORM)
-                else:
-                    await connection.execute(rls.SET_TENANT, [str(tenant)])
-                yield connection
+            async with self._pool.connection() as connection:
+                async with connection.pipeline(), connection.transaction():
+                    if tenant is None:
+                        await connection.execute(rls.SET_PLATFORM)
+                    else:
+                        await connection.execute(rls.SET_TENANT, [str(tenant)])
+                    yield connection
+                self._used[connection] = time.monotonic()
         except (OperationalError, PoolTimeout) as error:
             raise Unavailable("The database is away; nothing was done. Try again.", retry_after=2) from error

@@ -12,7 +12,6 @@ from uuid import UUID
 
 from kasbah.audit import services as audit
 from kasbah.audit.services import Event
-from kasbah.common import rls
 from kasbah.common.database import Connection, Database
 from kasbah.common.errors import Unavailable
 from kasbah.common.groupcommit import GroupCommit
@@ -76,7 +75,6 @@ class Ledger:
         jobs = [entry.job for entry in entries if entry.job is not None]
         if jobs:
             await insert_jobs(connection, jobs, self._row_lease)
-        await connection.execute(rls.SET_PLATFORM)
         usage = [entry.usage for entry in entries if entry.usage is not None]
         if usage:
             await insert_usage(connection, usage)
