@@ -53,14 +53,10 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self, tenant: UUID | None) -> AsyncIterator[Connection]:
-        """A transaction that speaks for `tenant`, or for the platform when None. Raises Unavailable.
-
-        Statements go out in a pipeline: the server is waited for only where rows are fetched, and at the end. So a
-        statement's error may be raised by a later one or by leaving the transaction, which is rolled back whole.
-        """
+        """A transaction that speaks for `tenant`, or for the platform when None. Raises Unavailable."""
         try:
             async with self._pool.connection() as connection:
-                async with connection.pipeline(), connection.transaction():
+                async with connection.transaction():
                     if tenant is None:
                         await connection.execute(rls.SET_PLATFORM)
                     else:
