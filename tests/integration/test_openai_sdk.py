@@ -122,7 +122,7 @@ def test_a_used_up_quota_is_not_tried_again_and_a_burst_is(stack: Stack) -> None
 
 
 def test_a_broken_stream_raises(sdk: openai.OpenAI) -> None:
-    text = "[[tokens=9 stream_error=3]]"
+    text = "[[tokens=9 stream_error=3 delay=0.1]]"
     stream = sdk.chat.completions.create(model="mini", messages=[{"role": "user", "content": text}], stream=True)
     with pytest.raises(openai.APIError, match="engine"):
         list(stream)
