@@ -31,6 +31,7 @@ async def many(stack: Stack, who: Household, requests: list[tuple[str, dict[str,
         return await asyncio.gather(*(ask(key, body) for key, body in requests))
 
 
+@pytest.mark.slow
 async def test_two_hundred_keys_five_times_at_once(stack: Stack, client_of: Household) -> None:
     requests = [(f"key-{i}", chat(f"{i} [[tokens=2 tag=k{i}-]]")) for i in range(KEYS) for _ in range(AT_ONCE)]
     answers = await many(stack, client_of, requests)

@@ -17,6 +17,8 @@ from tests.factories import Household
 from tests.gateway.calls import CHAT, chat, error_of, inference_events, job_of, jobs_of, post
 from tests.gateway.stack import Stack, wait_until
 
+pytestmark = pytest.mark.slow
+
 
 @contextmanager
 def without(superuser: psycopg.Connection, table: str) -> Iterator[None]:

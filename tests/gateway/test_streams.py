@@ -20,6 +20,8 @@ from tests.factories import Household
 from tests.gateway.calls import CHAT, chat, chunks_of, error_of, events, get, inference_events, jobs_of, post, usage_of
 from tests.gateway.stack import Stack, wait_until
 
+pytestmark = pytest.mark.slow
+
 
 def journal(stack: Stack, tag: str) -> list[dict[str, Any]]:
     """What the engine did about chats that hold `tag`."""

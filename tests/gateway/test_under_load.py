@@ -13,6 +13,8 @@ from tests.factories import Household
 from tests.gateway.calls import CHAT, chat, error_of, jobs_of, usage_of
 from tests.gateway.stack import Stack, Web, wait_until
 
+pytestmark = pytest.mark.slow
+
 POOL = 4
 
 
