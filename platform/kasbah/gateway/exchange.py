@@ -12,6 +12,7 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
@@ -27,6 +28,8 @@ Send = Callable[[Message], Awaitable[None]]
 Headers = Iterable[tuple[bytes, bytes]]
 
 MAX_BODY = 4 * 1024 * 1024
+MAX_LINGER = 8 * MAX_BODY
+LINGER = 2.0  # seconds for which a body over the limit is read and dropped
 BODY_TIMEOUT = 30.0  # seconds for a body that comes in pieces
 STALL_TIMEOUT = 30.0  # seconds in which a client must read something of what waits for it
 
@@ -82,14 +85,14 @@ class Exchange:
         """The whole body. Raises TooLarge over 4 MiB, Invalid when it does not come, ClientGone."""
         length = self.headers.get(b"content-length", b"0")
         if len(length) > 12 or (length.isdigit() and int(length) > MAX_BODY):
-            raise _too_large()
+            raise await self._too_large()
         if self.headers.get(b"content-encoding", b"identity") != b"identity":
             raise Invalid("Send the body without Content-Encoding.", param="content-encoding")
         message = await self._next()
         data: bytes = message.get("body", b"")
         if not message.get("more_body"):
             if len(data) > MAX_BODY:
-                raise _too_large()
+                raise await self._too_large(more=False)
             return data
         try:
             async with asyncio.timeout(BODY_TIMEOUT):
@@ -104,10 +107,22 @@ class Exchange:
             part = message.get("body", b"")
             size += len(part)
             if size > MAX_BODY:
-                raise _too_large()
+                raise await self._too_large(more=message.get("more_body", False))
             parts.append(part)
             more = message.get("more_body", False)
         return b"".join(parts)
+
+    async def _too_large(self, *, more: bool = True) -> TooLarge:
+        """The refusal, once some of the rest was read and dropped: a client or proxy that still sends when the
+        connection closes would see a reset instead of the answer."""
+        dropped = 0
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER):
+                while more and dropped < MAX_LINGER:
+                    message = await self._next()
+                    dropped += len(message.get("body", b""))
+                    more = message.get("more_body", False)
+        return TooLarge(f"The body is over {MAX_BODY // 1024 // 1024} MiB; send less at a time.", param="body")
 
     async def _next(self) -> Message:
         message = await self._receive()
@@ -184,7 +199,3 @@ def error_headers(error: KasbahError) -> list[tuple[bytes, bytes]]:
     if error.status == 413:
         headers.append((b"connection", b"close"))  # what is left of the body is not read
     return headers
-
-
-def _too_large() -> TooLarge:
-    return TooLarge(f"The body is over {MAX_BODY // 1024 // 1024} MiB; send less at a time.", param="body")
