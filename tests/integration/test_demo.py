@@ -75,7 +75,8 @@ def start(home: Path, port: int) -> Running:
 
 def end(running: Running) -> None:
     running.process.send_signal(signal.SIGINT)
-    assert running.process.wait(60) == 0
+    running.process.communicate(timeout=60)  # reads to the end and closes the pipe
+    assert running.process.returncode == 0
     left = [process.cmdline() for process in psutil.process_iter() if str(running.home) in environment_of(process)]
     assert left == []
 
