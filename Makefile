@@ -5,9 +5,13 @@ PYTHON ?= python3
 ENGINE ?= auto
 LOCAL = $(PYTHON) -m infra.local
 BIN = .venv/bin
-export KASBAH_BIND := $(or $(BIND),$(KASBAH_BIND))
+FAST = not engine and not slow
+ifdef BIND
+export KASBAH_BIND := $(BIND)
+endif
+.NOTPARALLEL:
 
-.PHONY: help setup demo status clean test check bench bench-setup
+.PHONY: help setup setup-platform lint demo status clean test check bench bench-setup
 
 help:
 	@echo "make demo    everything on this machine, one question answered, up until Ctrl-C"
@@ -19,6 +23,9 @@ help:
 setup:
 	@$(LOCAL) setup --engine $(ENGINE)
 
+setup-platform:
+	@$(LOCAL) setup --engine none
+
 demo:
 	@exec $(LOCAL) demo --engine $(ENGINE)
 
@@ -28,23 +35,23 @@ status:
 clean:
 	@$(LOCAL) clean
 
-check:
-	@$(LOCAL) setup --engine none
+lint:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m infra.local layout
 	$(BIN)/lint-imports
 	KASBAH_SECRET_KEY=types-only $(BIN)/mypy
-	$(BIN)/pytest -q -m "not engine and not slow"
 
-# The quick loop's checks, then every test, the quick ones among them.
-test: setup
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/python -m infra.local layout
-	$(BIN)/lint-imports
-	KASBAH_SECRET_KEY=types-only $(BIN)/mypy
-	$(BIN)/pytest
+# Most tests wait for servers more than they compute, so more run at once than there are cores.
+check: setup-platform lint
+	$(BIN)/pytest -q -n 4 --dist loadfile -m "$(FAST)"
+
+# The quick tests two at once; then those that measure times or start the engine, one by one. Both always run.
+test: setup lint
+	@status=0; \
+	$(BIN)/pytest -n 2 --dist loadfile -m "$(FAST)" || status=1; \
+	$(BIN)/pytest -m "not ($(FAST))" || status=1; \
+	exit $$status
 
 # An optional rival, in an environment of its own.
 bench-setup: setup

@@ -15,6 +15,8 @@ from pathlib import Path
 import psycopg
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from infra.local import processes, secrets
 from infra.local.postgres import APPLICATION, DATABASE, OWNER, Postgres, PostgresError, postgres
@@ -131,9 +133,15 @@ def test_root_lends_an_account_without_its_rights(server: Postgres) -> None:
 def test_valkey_wants_its_password_and_listens_on_loopback_only(tmp_path: Path) -> None:
     with valkey(tmp_path, "one") as server:
         wrong = server.url.replace(server.password, "wrong")
-        with redis.Redis.from_url(wrong) as client, pytest.raises(redis.AuthenticationError):
+        with (
+            redis.Redis.from_url(wrong, retry=Retry(NoBackoff(), 0)) as client,
+            pytest.raises(redis.AuthenticationError),
+        ):
             client.ping()
-        with redis.Redis(port=server.port) as client, pytest.raises(redis.AuthenticationError):
+        with (
+            redis.Redis(port=server.port, retry=Retry(NoBackoff(), 0)) as client,
+            pytest.raises(redis.AuthenticationError),
+        ):
             client.ping()
         assert listening_ports(server.pid) == {server.port}
         with pytest.raises(OSError, match="refused"):
