@@ -34,6 +34,7 @@ DATABASE, OWNER, APPLICATION, SUPERUSER = "kasbah", "kasbah_owner", "kasbah_app"
 PORT = 5432  # only part of the socket's name
 SOCKET_LIMIT = 107  # bytes a socket's path may have (unix(7): sun_path)
 START_TIMEOUT = 30.0
+END_PATIENCE = 15.0  # seconds for the server of a killed run to finish writing
 
 SETTINGS = {
     "listen_addresses": "",
@@ -294,7 +295,7 @@ def _await_previous(pid_file: Path) -> None:
     status = _status(pid_file)
     if status is None or not _is_postgres(status[0]):
         return
-    if not processes.await_end(status[0], patience=15.0):
+    if not processes.await_end(status[0], END_PATIENCE):
         raise PostgresError(
             f"another PostgreSQL (pid {status[0]}) uses {pid_file.parent}; end it, or set KASBAH_HOME to another folder"
         )

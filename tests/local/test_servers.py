@@ -96,8 +96,8 @@ def test_what_was_acknowledged_survives_a_kill(server: Postgres) -> None:
         assert connection.execute("SELECT answer FROM kept").fetchone() == (42,)
 
 
-@pytest.mark.slow
-def test_a_second_server_on_the_same_data_is_refused(server: Postgres) -> None:
+def test_a_second_server_on_the_same_data_is_refused(server: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("infra.local.postgres.END_PATIENCE", 0.2)
     with pytest.raises(PostgresError, match=f"pid {server.pid}"), postgres(server.home):
         pass
     with psycopg.connect(server.app_url) as connection:
