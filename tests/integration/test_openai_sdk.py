@@ -29,8 +29,11 @@ def sdk_of(stack: Stack, who: Household, key: str = "") -> openai.OpenAI:  # noq
 
 
 def requests_in_log(stack: Stack, who: Household) -> int:  # noqa: F811
-    """How many requests of this key reached the server."""
-    return stack.web.log.read_text().count(f"key={who.key.id}")
+    """How many requests of this key reached the server; their lines are written when the answer has gone out."""
+    deadline = time.monotonic() + 5
+    while not (found := stack.web.log.read_text().count(f"key={who.key.id}")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return found
 
 
 def test_models(sdk: openai.OpenAI) -> None:

@@ -182,7 +182,12 @@ def test_an_import_that_was_killed_goes_on_and_never_shows_a_half(
     source = model(tmp_path / "source")
     child = subprocess.run(
         [sys.executable, "-c", INTERRUPTED, str(source)],
-        env={**os.environ, "KASBAH_MODELS_DIR": str(models), "PYTHONPATH": os.pathsep.join(sys.path)},
+        env={
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": "kasbah.config.settings",
+            "KASBAH_MODELS_DIR": str(models),
+            "PYTHONPATH": os.pathsep.join(sys.path),
+        },
         timeout=60,
         check=False,
     )
