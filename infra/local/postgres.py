@@ -18,17 +18,18 @@ import pwd
 import shutil
 import signal
 import stat
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 from infra.local import processes, secrets
 from infra.local.processes import Account
+from infra.local.server import Server
+from infra.local.services import tail
 
 DATABASE, OWNER, APPLICATION, SUPERUSER = "kasbah", "kasbah_owner", "kasbah_app", "postgres"
 PORT = 5432  # only part of the socket's name
@@ -57,7 +58,7 @@ class PostgresError(RuntimeError):
 
 
 @dataclass
-class Postgres:
+class Postgres(Server):
     """A running server. URLs are libpq URIs with the socket's folder as `host` parameter."""
 
     home: Path
@@ -66,7 +67,9 @@ class Postgres:
     settings: Mapping[str, str]
     account: Account | None
     log: Path
-    process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+
+    ENDED_BY = signal.SIGINT  # "fast shutdown": sessions are ended, data is written
+    PATIENCE = 20.0
 
     @property
     def owner_url(self) -> str:
@@ -106,35 +109,17 @@ class Postgres:
             log=self.log,
             env=_environment(),
             cwd=self.folder,
-            death_signal=signal.SIGINT,  # "fast shutdown": sessions are ended, data is written
+            death_signal=self.ENDED_BY,
             account=self.account,
         )
         deadline = time.monotonic() + START_TIMEOUT
         while _status(self.folder / "data" / "postmaster.pid") != (self.process.pid, "ready"):
             if self.process.poll() is not None:
-                raise PostgresError(f"PostgreSQL ended while starting; its last words:\n{_tail(self.log)}")
+                raise PostgresError(f"PostgreSQL ended while starting; its last words:\n{tail(self.log)}")
             if time.monotonic() > deadline:
                 self.stop()
                 raise PostgresError(f"PostgreSQL was not ready in {START_TIMEOUT:.0f} s; see {self.log}")
             time.sleep(0.01)
-
-    def stop(self, patience: float = 20.0) -> None:
-        """End all sessions, write everything and end."""
-        if self.process is not None:
-            processes.end(self.process, how=signal.SIGINT, patience=patience)
-            self.process = None
-
-    def kill(self) -> None:
-        """SIGKILL, as a crash would be; what was acknowledged is there again after `start`."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
-
-    def restart(self) -> None:
-        """Stop (when running) and start on the same data, same URLs."""
-        self.stop()
-        self.start()
 
 
 @contextlib.contextmanager
@@ -250,7 +235,7 @@ def _initialise(server: Postgres) -> None:
             arguments, log=server.log, env=_environment(), cwd=server.folder, account=server.account
         )
         if process.wait(120) != 0:
-            raise PostgresError(f"initdb failed; its last words:\n{_tail(server.log)}")
+            raise PostgresError(f"initdb failed; its last words:\n{tail(server.log)}")
     finally:
         password_file.unlink()
     new.rename(server.folder / "data")
@@ -306,10 +291,6 @@ def _is_postgres(pid: int) -> bool:
         return Path(f"/proc/{pid}/comm").read_text().strip() == "postgres"
     except OSError:
         return False
-
-
-def _tail(log: Path, lines: int = 12) -> str:
-    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
 
 
 def main() -> None:

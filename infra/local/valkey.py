@@ -16,7 +16,6 @@ import platform
 import random
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -24,6 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from infra.local import processes, secrets
+from infra.local.server import Server
+from infra.local.services import tail
 
 # Below the range from which outgoing connections take their ports (ip(7), ip_local_port_range: 32768-60999).
 PORTS = range(21000, 32000)
@@ -35,7 +36,7 @@ class ValkeyError(RuntimeError):
 
 
 @dataclass
-class Valkey:
+class Valkey(Server):
     """A running server; its address and password stay the same over `kill`, `start` and `restart`."""
 
     folder: Path
@@ -43,7 +44,9 @@ class Valkey:
     password: str = field(repr=False)
     settings: Mapping[str, str]
     log: Path
-    process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+
+    ENDED_BY = signal.SIGTERM
+    PATIENCE = 10.0
 
     @property
     def url(self) -> str:
@@ -74,7 +77,7 @@ class Valkey:
         deadline = time.monotonic() + START_TIMEOUT
         while not self._answers():
             if self.process.poll() is not None:
-                raise ValkeyError(f"Valkey ended while starting; its last words:\n{_tail(self.log)}")
+                raise ValkeyError(f"Valkey ended while starting; its last words:\n{tail(self.log)}")
             if time.monotonic() > deadline:
                 self.kill()
                 raise ValkeyError(f"Valkey was not ready in {START_TIMEOUT:.0f} s; see {self.log}")
@@ -92,24 +95,6 @@ class Valkey:
                 answer += part
             return answer == b"+OK\r\n+PONG\r\n"
         return False
-
-    def stop(self, patience: float = 10.0) -> None:
-        """Write everything and end."""
-        if self.process is not None:
-            processes.end(self.process, patience=patience)
-            self.process = None
-
-    def kill(self) -> None:
-        """SIGKILL, as a crash would be."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
-
-    def restart(self) -> None:
-        """Stop (when running) and start on the same data, port and password."""
-        self.stop()
-        self.start()
 
 
 @contextlib.contextmanager
@@ -188,10 +173,6 @@ def _is_free(port: int) -> bool:
         except OSError:
             return False
     return True
-
-
-def _tail(log: Path, lines: int = 12) -> str:
-    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
 
 
 def main() -> None:
