@@ -19,7 +19,7 @@ from pathlib import Path
 import httpx
 
 from inference_worker.contract import manifest
-from infra.local import demo, postgres, secrets, valkey
+from infra.local import demo
 from infra.local.home import REPOSITORY, Home
 from infra.local.model import BuiltModel
 from infra.local.services import Supervisor
@@ -98,20 +98,7 @@ def kasbah(home: Path, engine: Path, build: Callable[[Path], BuiltModel] = tiny_
 
 
 def _start(running: demo.Demo, engine: Path, built: BuiltModel) -> dict[str, object]:
-    place, supervisor = running.place, running.supervisor
-    database = postgres.prepare(place.path)
-    supervisor.start("postgres", database)
-    postgres.create_roles_and_database(database)
-    control, site = (valkey.prepare(place.path, name) for name in ("valkey-control", "valkey-site"))
-    supervisor.start("valkey-control", control)
-    supervisor.start("valkey-site", site)
-    secrets.write_all(
-        place.path,
-        database_url=database.app_url,
-        owner_database_url=database.owner_url,
-        redis_url=control.url,
-        bind=f"127.0.0.1:{running.port}",
-    )
+    database, site = demo.start_servers(running)
     running.manage("migrate", "--no-input", extra={"KASBAH_OWNER_DATABASE_URL": database.owner_url})
     facts = demo.bootstrap(running, site.url, built)
     demo.start_control_plane(running)

@@ -77,18 +77,26 @@ def measure(rivals: list[Subject], rounds: int, levels: list[int], scale: float)
     return figures, costs
 
 
-def median(results: list[load.Result], kind: str) -> float:
+def median(results: list[load.Result]) -> float:
     """The median rate of the rounds."""
-    return statistics.median(result.rate for result in results) if kind else 0.0
+    return statistics.median(result.rate for result in results)
 
 
 def report(rivals: list[Subject], figures: Figures, costs: Costs, levels: list[int]) -> None:
     """Print the tables."""
     names = [subject.name for subject in rivals]
+    show_rates(names, figures, costs, levels)
+    show_first_tokens(names, figures, levels)
+    rows = [[s.name, part, f"{accounting.memory_mb(pid):.0f}"] for s in rivals for part, pid in s.pids.items()]
+    table.show("memory, MB (proportional set size)", ["subject", "process", "MB"], rows)
+
+
+def show_rates(names: list[str], figures: Figures, costs: Costs, levels: list[int]) -> None:
+    """Answers a second and what one costs in CPU time, for requests and for streams."""
     for kind, unit in (("request", "requests/s"), ("stream", f"streams/s ({CHUNKS} chunks)")):
         rows = []
         for level in levels:
-            rates = {name: median(figures[name, kind, level], kind) for name in names}
+            rates = {name: median(figures[name, kind, level]) for name in names}
             ratio = f"{rates['kasbah'] / rates['litellm']:.1f}x" if rates.get("litellm") else "-"
             cost = {name: statistics.median(costs[name, kind, level]) for name in names}
             errors = sum(result.errors for result in figures["kasbah", kind, level])
@@ -103,19 +111,19 @@ def report(rivals: list[Subject], figures: Figures, costs: Costs, levels: list[i
             )
         head = ["at once", *names, "kasbah/litellm", *[f"CPU ms {name}" for name in names], "errors"]
         table.show(unit, head, rows)
+
+
+def show_first_tokens(names: list[str], figures: Figures, levels: list[int]) -> None:
+    """What is added to the engine's own time to the first token, and how much of a paced stream's rate is kept."""
     rows = []
     for level in levels:
         first = {n: [t for r in figures[n, "paced", level] for t in r.first] for n in names}
         base = {q: load.quantile(first["engine alone"], q) for q in (0.5, 0.99)}
         added = [f"{(load.quantile(first[name], q) - base[q]) * 1000:.1f}" for name in names[1:] for q in (0.5, 0.99)]
-        kept = median(figures["kasbah", "paced", level], "paced") / median(
-            figures["engine alone", "paced", level], "paced"
-        )
+        kept = median(figures["kasbah", "paced", level]) / median(figures["engine alone", "paced", level])
         rows.append([level, *added, f"{kept * 100:.1f} %"])
     head = ["at once", *[f"{name} p{q}" for name in names[1:] for q in (50, 99)], "rate kept by kasbah"]
     table.show(f"time to first token added, ms, streams paced at {1 / PACE:.0f} tokens/s", head, rows)
-    rows = [[s.name, part, f"{accounting.memory_mb(pid):.0f}"] for s in rivals for part, pid in s.pids.items()]
-    table.show("memory, MB (proportional set size)", ["subject", "process", "MB"], rows)
 
 
 def main() -> None:

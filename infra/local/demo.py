@@ -17,9 +17,11 @@ from typing import Any
 
 from infra.local import model, postgres, problems, processes, question, secrets, services, valkey
 from infra.local.home import REPOSITORY, Home, home
+from infra.local.postgres import Postgres
 from infra.local.problems import Problem
 from infra.local.services import Program, Supervisor
 from infra.local.terminal import Step, say
+from infra.local.valkey import Valkey
 
 LEFTOVER_PATIENCE = 40.0  # seconds; a worker whose broker went with the supervisor waits 30 s for its jobs
 TRIES = 3  # failures of a process before the first answer that end the start
@@ -141,6 +143,26 @@ def check(place: Home, host: str, port: int) -> None:
 
 def start(demo: Demo) -> tuple[dict[str, Any], question.Answer]:
     """All steps up to the first answer."""
+    place = demo.place
+    database, site = start_servers(demo)
+    with Step("Demo model: SmolLM2-135M as a mixture of 4 experts") as step:
+        engine_python = REPOSITORY / ".venv-engine" / "bin" / "python"
+        built = model.build(engine_python, place.models, lambda line: _build_progress(step, line))
+    with Step("Database schema"):
+        demo.manage("migrate", "--no-input", extra={"KASBAH_OWNER_DATABASE_URL": database.owner_url})
+    with Step("Tenant, project, administrator, site, policy, deployment, key"):
+        facts = bootstrap(demo, site.url, built)
+    with Step("Control plane and housekeeping"):
+        start_control_plane(demo)
+    worker_started = time.monotonic()
+    start_worker(demo, facts, site.url, engine_python)
+    with Step("Inference worker: loading the model into vLLM") as step:
+        answer = first_answer(demo, facts, step, worker_started)
+    return facts, answer
+
+
+def start_servers(demo: Demo) -> tuple[Postgres, Valkey]:
+    """PostgreSQL, both Valkeys and the secrets that name them; answers the database and the site's Valkey."""
     place, supervisor = demo.place, demo.supervisor
     with Step("PostgreSQL"):
         database = postgres.prepare(place.path)
@@ -157,20 +179,7 @@ def start(demo: Demo) -> tuple[dict[str, Any], question.Answer]:
         redis_url=control.url,
         bind=f"{demo.host}:{demo.port}",
     )
-    with Step("Demo model: SmolLM2-135M as a mixture of 4 experts") as step:
-        engine_python = REPOSITORY / ".venv-engine" / "bin" / "python"
-        built = model.build(engine_python, place.models, lambda line: _build_progress(step, line))
-    with Step("Database schema"):
-        demo.manage("migrate", "--no-input", extra={"KASBAH_OWNER_DATABASE_URL": database.owner_url})
-    with Step("Tenant, project, administrator, site, policy, deployment, key"):
-        facts = bootstrap(demo, site.url, built)
-    with Step("Control plane and housekeeping"):
-        start_control_plane(demo)
-    worker_started = time.monotonic()
-    start_worker(demo, facts, site.url, engine_python)
-    with Step("Inference worker: loading the model into vLLM") as step:
-        answer = first_answer(demo, facts, step, worker_started)
-    return facts, answer
+    return database, site
 
 
 def _build_progress(step: Step, line: str) -> None:
