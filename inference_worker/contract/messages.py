@@ -153,7 +153,6 @@ class RefusalCode(StrEnum):
     WRONG_MODEL = "wrong_model"  # the engine has loaded other weights than the ticket names
     PAYLOAD_ALTERED = "payload_altered"  # its digest is not the one in the ticket
     CANNOT_OPEN = "cannot_open"  # sealed for another site, job or key
-    NOT_READY = "not_ready"  # the engine went away after the message was taken; another worker may run it
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):

