@@ -18,7 +18,7 @@ from kasbah.serving.services import submit_background
 from tests.inference_worker.harness import RunningWorker, start_worker
 from tests.serving.world import Answer, Housekeeping, Web, World, apart, make_world, open_web, until
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True), pytest.mark.timeout(120)]
 
 STREAMS, TOKENS, GONE = 100, 200, 5
 LEASE_MS = 3000
