@@ -37,7 +37,7 @@ class Household:
             self.project.id,
             frozenset(self.key.scopes),
             self.key.role,
-            self.key.default_data_class or self.project.default_data_class,
+            self.key.default_data_class or self.project.default_data_class or self.tenant.default_data_class,
             self.key.expires_at,
         )
 

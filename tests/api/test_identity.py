@@ -17,8 +17,9 @@ def recorded(tenant_id, kind):
 def test_a_tenant_is_created_renamed_and_listed(root):
     made = root.post("/api/tenants/", {"slug": "finance", "name": "Finance"})
     assert made.status_code == 201, made.content
-    changed = root.patch("/api/tenants/finance/", {"name": "Ministry of Finance"})
-    assert changed.json() == made.json() | {"name": "Ministry of Finance"}
+    changed = root.patch("/api/tenants/finance/", {"name": "Ministry of Finance", "default_data_class": "internal"})
+    assert changed.json() == made.json() | {"name": "Ministry of Finance", "default_data_class": "internal"}
+    assert error(root.patch("/api/tenants/finance/", {"default_data_class": "x"}))["param"] == "default_data_class"
     assert root.get("/api/tenants/?slug=finance").json()["data"] == [changed.json()]
     assert root.post("/api/tenants/", {"slug": "finance", "name": "Again"}).status_code == 409
 

@@ -96,6 +96,16 @@ async def test_a_changed_project_is_seen(cache: PrincipalCache) -> None:
         await asyncio.sleep(0.005)
 
 
+async def test_a_changed_default_of_the_tenant_is_seen(cache: PrincipalCache) -> None:
+    home = await household()
+    await sync_to_async(services.update_project)(SYSTEM, home.project, default_data_class="")
+    await sync_to_async(services.update_tenant)(SYSTEM, home.tenant, default_data_class="secret")
+    deadline = time.monotonic() + 1
+    while (await cache.get(home.key_text)).data_class != "secret":
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.005)
+
+
 async def test_nothing_kept_is_used_while_no_change_can_be_heard(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,7 +38,12 @@ def test_each_verb_records_its_event() -> None:
     issued = services.create_api_key(SYSTEM, tenant, project, "app")
     services.revoke_api_key(SYSTEM, issued.key)
     services.update_project(SYSTEM, project, default_data_class="secret")
-    services.update_tenant(SYSTEM, tenant, active=False)
+    services.update_tenant(SYSTEM, tenant, active=False, default_data_class="confidential")
+    assert factories.events_of(tenant.id)[-1]["details"] == {
+        "fields": ["active", "default_data_class"],
+        "active": False,
+        "default_data_class": "confidential",
+    }
     assert types(tenant.id) == [
         "tenant.created", "project.created", "membership.added", "membership.added", "membership.role_changed",
         "membership.removed", "key.created", "key.revoked", "project.changed", "tenant.changed",
@@ -76,6 +81,28 @@ def test_bad_input_names_its_field(slug: str, name: str, param: str) -> None:
     with pytest.raises(Invalid) as caught:
         services.create_tenant(SYSTEM, slug, name)
     assert caught.value.param == param
+
+
+@pytest.mark.parametrize(
+    ("of_key", "of_project", "of_tenant", "expected"),
+    [
+        ("public", "secret", "internal", "public"),
+        ("", "secret", "internal", "secret"),
+        ("", "", "internal", "internal"),
+        ("", "", "", ""),
+    ],
+)
+def test_the_nearest_default_data_class_holds(of_key: str, of_project: str, of_tenant: str, expected: str) -> None:
+    tenant = services.create_tenant(SYSTEM, factories.slug("tenant"), "T", of_tenant)
+    project = services.create_project(SYSTEM, tenant, "p", "P", of_project)
+    issued = services.create_api_key(SYSTEM, tenant, project, "k", default_data_class=of_key)
+    assert services.authenticate_key(issued.text).data_class == expected
+
+
+def test_a_tenant_has_no_class_that_nobody_knows() -> None:
+    with pytest.raises(Invalid) as caught:
+        services.create_tenant(SYSTEM, "acme", "Acme", "top-secret")
+    assert caught.value.param == "default_data_class"
 
 
 def test_a_taken_name_is_a_conflict_and_changes_nothing() -> None:

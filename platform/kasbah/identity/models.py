@@ -33,6 +33,7 @@ class Tenant(models.Model):
     slug = models.CharField(max_length=63, unique=True, validators=[SLUG])
     name = models.CharField(max_length=200)
     active = models.BooleanField(default=True)
+    default_data_class = models.CharField(max_length=20, choices=DataClass.choices, blank=True, default="")
     created_at = models.DateTimeField(auto_now_add=True)
 
     def __str__(self) -> str:

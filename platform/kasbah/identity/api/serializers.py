@@ -9,13 +9,15 @@ from rest_framework import serializers
 from kasbah.common.api import StrictBody
 from kasbah.identity.models import SLUG, ApiKey, DataClass, Membership, Project, Role, Scope, Tenant, User
 
+NO_DEFAULT = "Of requests that name none, nor their key and project. Empty: the strictest of the policy."
+
 
 class TenantShown(serializers.ModelSerializer[Tenant]):
     """A tenant."""
 
     class Meta:
         model = Tenant
-        fields = ["id", "slug", "name", "active", "created_at"]
+        fields = ["id", "slug", "name", "active", "default_data_class", "created_at"]
 
 
 class TenantCreate(StrictBody):
@@ -23,6 +25,9 @@ class TenantCreate(StrictBody):
 
     slug = serializers.CharField(max_length=63, validators=[SLUG], help_text="Names it in paths; never changes.")
     name = serializers.CharField(max_length=200)
+    default_data_class = serializers.ChoiceField(
+        DataClass.choices, required=False, allow_blank=True, default="", help_text=NO_DEFAULT
+    )
 
 
 class TenantChange(StrictBody):
@@ -30,6 +35,7 @@ class TenantChange(StrictBody):
 
     name = serializers.CharField(max_length=200)
     active = serializers.BooleanField(help_text="False: its keys are refused within a second; nothing is removed.")
+    default_data_class = serializers.ChoiceField(DataClass.choices, allow_blank=True, help_text=NO_DEFAULT)
 
 
 class ProjectShown(serializers.ModelSerializer[Project]):
@@ -46,7 +52,7 @@ class ProjectCreate(StrictBody):
     slug = serializers.CharField(max_length=63, validators=[SLUG])
     name = serializers.CharField(max_length=200)
     default_data_class = serializers.ChoiceField(
-        DataClass.choices, required=False, allow_blank=True, default="", help_text="Empty: the strictest."
+        DataClass.choices, required=False, allow_blank=True, default="", help_text="Empty: the tenant's."
     )
 
 

@@ -52,7 +52,7 @@ class TenantViewSet(ListMixin, RetrieveMixin):
 
     @extend_schema(request=shapes.TenantChange)
     def partial_update(self, request: Request, tenant: str) -> Response:
-        """Rename a tenant, or switch it off or on."""
+        """Rename a tenant, change its default data class, or switch it off or on."""
         found = self.find()
         fields = self.body(shapes.TenantChange, partial=True)
         return self.shown(services.update_tenant(self.actor, found, **fields))

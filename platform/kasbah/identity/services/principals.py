@@ -23,7 +23,8 @@ UNKNOWN = "The API key is not known. Check that it belongs to this installation.
 FIND = """
 SELECT k.id, k.name, k.tenant_id, t.slug, k.project_id,
        ARRAY(SELECT jsonb_array_elements_text(k.scopes)), k.role,
-       coalesce(nullif(k.default_data_class, ''), p.default_data_class), k.expires_at, k.revoked_at, t.active
+       coalesce(nullif(k.default_data_class, ''), nullif(p.default_data_class, ''), t.default_data_class),
+       k.expires_at, k.revoked_at, t.active
 FROM identity_apikey k
 JOIN identity_project p ON p.tenant_id = k.tenant_id AND p.id = k.project_id
 JOIN identity_tenant t ON t.id = k.tenant_id
@@ -39,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """What a valid key stands for. `data_class` is the key's default, else its project's, else ""."""
+    """What a valid key stands for. `data_class` is the key's default, else its project's, its tenant's, or ""."""
 
     key_id: UUID
     name: str

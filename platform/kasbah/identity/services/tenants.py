@@ -52,23 +52,36 @@ def memberships(actor: Actor) -> list[dict[str, str]]:
         return [{"tenant": m.tenant.slug, "name": m.tenant.name, "role": m.role} for m in found]
 
 
-def create_tenant(actor: Actor, slug: str, name: str) -> Tenant:
+def create_tenant(actor: Actor, slug: str, name: str, default_data_class: str = "") -> Tenant:
     """A new tenant. Raises Forbidden, Invalid, Conflict."""
     require(actor, Permission.TENANT_MANAGE, None)
-    tenant = Tenant(slug=slug, name=name)
+    tenant = Tenant(slug=slug, name=name, default_data_class=default_data_class)
     with rls.platform_scope():
         validation.save(tenant, f"There is a tenant {slug} already.", param="slug")
-        record(_event(EventType.TENANT_CREATED, actor, tenant.id, Resource("tenant", str(tenant.id))))
+        details = {"default_data_class": default_data_class}
+        record(_event(EventType.TENANT_CREATED, actor, tenant.id, Resource("tenant", str(tenant.id)), **details))
     return tenant
 
 
-def update_tenant(actor: Actor, tenant: Tenant, *, name: str | None = None, active: bool | None = None) -> Tenant:
-    """Rename it; `active` False refuses its keys within a second. Raises Forbidden, Invalid."""
+def update_tenant(
+    actor: Actor,
+    tenant: Tenant,
+    *,
+    name: str | None = None,
+    active: bool | None = None,
+    default_data_class: str | None = None,
+) -> Tenant:
+    """Rename it, change the data class of requests that name none (nor their key and project), or switch it off,
+    which refuses its keys within a second. Raises Forbidden, Invalid."""
     require(actor, Permission.TENANT_MANAGE, tenant)
     with rls.tenant_scope(tenant.id):
-        changed = _assign(tenant, name=name, active=active)
+        changed = _assign(tenant, name=name, active=active, default_data_class=default_data_class)
         validation.save(tenant, "There is such a tenant already.")
-        details: dict[str, Any] = {"fields": changed, "active": tenant.active}
+        details: dict[str, Any] = {
+            "fields": changed,
+            "active": tenant.active,
+            "default_data_class": tenant.default_data_class,
+        }
         resource = Resource("tenant", str(tenant.id))
         record(_event(EventType.TENANT_CHANGED, actor, tenant.id, resource, **details))
     return tenant

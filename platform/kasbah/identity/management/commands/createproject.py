@@ -26,7 +26,7 @@ class Command(TenantCommand):
             "--data-class",
             choices=DataClass.values,
             default="",
-            help="Class of requests that name none (default: the strictest that the tenant's policy knows).",
+            help="Class of requests that name none, nor their key (default: the tenant's).",
         )
 
     def act(self, tenant: Tenant, **options: Any) -> Facts:
