@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -10,7 +11,7 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from inference_worker.contract.messages import Receipt, sha256_hex
-from inference_worker.contract.signing import Purpose, Signer
+from inference_worker.contract.signing import Purpose, Signer, unb64
 
 SITE = UUID("0190a5d0-0000-7000-8000-000000000001")
 OTHER_SITE = UUID("0190a5d0-0000-7000-8000-000000000002")
@@ -27,6 +28,12 @@ TICKET: dict[str, Any] = {
 }
 
 
+def issued(ticket: str) -> int:
+    """When the ticket was issued; any time for what is none."""
+    parts = ticket.split(".")
+    return int(msgspec.json.decode(unb64(parts[1])).get("issued", 1_795_420_800)) if len(parts) == 3 else 1_795_420_800
+
+
 @dataclass(frozen=True)
 class Worker:
     """The receipts of one worker."""
@@ -40,6 +47,7 @@ class Worker:
 
     def fields(self, ticket: str, **changed: Any) -> dict[str, Any]:
         """What an honest receipt about `ticket` says, but for `changed`."""
+        second = datetime.fromtimestamp(issued(ticket), UTC).strftime("%Y-%m-%dT%H:%M:%S")
         receipt = Receipt(
             job=str(TICKET["job"]),
             attempt=1,
@@ -54,8 +62,8 @@ class Worker:
             completion_tokens=34,
             output_commitment=sha256_hex("output"),
             outcome="succeeded",
-            started="2026-11-23T08:00:00.000001Z",
-            finished="2026-11-23T08:00:01.000000Z",
+            started=f"{second}.000001Z",
+            finished=f"{second}.900000Z",
         )
         return {**msgspec.to_builtins(receipt), **changed}
 

@@ -118,6 +118,7 @@ MISMATCH = {
     "policy": "x@1",
     "model_digest": sha256_hex("other weights"),
     "site": str(OTHER_SITE),
+    "started": "2026-01-01T00:00:00.000000Z",
     "ticket_sha256": sha256_hex("other ticket"),
 }
 

@@ -27,6 +27,7 @@ def new(world: World, home: factories.Household | None = None) -> NewJob:
         deployment_id=world.deployment.id, model_digest=world.version.digest, request_id=f"req_{uuid4().hex}",
         endpoint="/v1/chat/completions", stream=True, data_class="internal", policy="p@1",
         sites=tuple(site.id for site in world.sites), site=world.sites[0].id, owner="web", payload=b"sealed",
+        ticket="ticket 1",
     )  # fmt: skip
 
 
@@ -69,16 +70,17 @@ async def test_only_the_current_attempt_counts_and_only_once(database: Any, worl
     job = new(world)
     await inserted(database, job)
     async with database.transaction(None) as connection:
-        assert await raise_attempts(connection, [(job.id, 1, world.sites[1].id)], 15.0) == {job.id}
-        assert await raise_attempts(connection, [(job.id, 1, world.sites[0].id)], 15.0) == set()
+        assert await raise_attempts(connection, [(job.id, 1, world.sites[1].id, "ticket 2")], 15.0) == {job.id}
+        assert await raise_attempts(connection, [(job.id, 1, world.sites[0].id, "ticket 3")], 15.0) == set()
     assert await settled(database, end(job, 1, state="failed")) == {job.id}
     assert (await row(job)).state == "queued"
     assert await settled(database, end(job, 2)) == set()
     assert await settled(database, end(job, 2, state="failed")) == {job.id}
     found = await row(job)
     assert (found.state, found.attempt, found.site_id) == ("succeeded", 2, world.sites[1].id)
+    assert found.ticket == "ticket 2", "the ticket of the attempt that ended"
     async with database.transaction(None) as connection:
-        assert await raise_attempts(connection, [(job.id, 2, world.sites[0].id)], 15.0) == set()
+        assert await raise_attempts(connection, [(job.id, 2, world.sites[0].id, "ticket 3")], 15.0) == set()
         await renew_rows(connection, [(job.id, 2, uuid4())], 999.0)
     assert (await row(job)).lease_until == found.lease_until
 

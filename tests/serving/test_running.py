@@ -25,7 +25,7 @@ def make(*, stream: bool = True) -> Running:
     }
     job = NewJob(
         **ids, sites=(ids["site"],), model_digest="", request_id="r", endpoint="/v1/chat/completions", stream=stream,
-        data_class="internal", policy="p@1", owner="o", payload=b"",
+        data_class="internal", policy="p@1", owner="o", payload=b"", ticket="t",
     )  # fmt: skip
 
     async def nothing(_: Running) -> None:
@@ -115,7 +115,7 @@ async def test_a_new_attempt_forgets_the_old_one() -> None:
     running = make()
     old, new = Writer(running), Writer(running, 2)
     running.feed(1, 0, old.seal(0, Role(b"old")))
-    running.again(2, running.site)
+    running.again(2, running.site, "t2")
     assert running.feed(1, 1, old.seal(1, Data(b"old"))) is Fed.OLD
     assert running.feed(2, 0, new.seal(0, Role(b"new"), Data(b"new"))) is Fed.TAKEN
     assert await handed_on(running) == [Role(b"new"), Data(b"new")]

@@ -116,6 +116,7 @@ class Job(models.Model):
     prompt_tokens = models.PositiveIntegerField(default=0)
     completion_tokens = models.PositiveIntegerField(default=0)
     error_code = models.CharField(max_length=60, blank=True, default="")
+    ticket = models.TextField(blank=True, default="")  # the signed token of the current attempt
     receipt = models.TextField(blank=True, default="")  # the worker's signed token
     created_at = models.DateTimeField(auto_now_add=True)
     finished_at = models.DateTimeField(null=True)

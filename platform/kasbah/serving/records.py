@@ -55,7 +55,8 @@ class JobRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewJob:
-    """A job to be inserted and offered: `payload` is sealed to each of `sites`, `site` takes the first attempt."""
+    """A job to be inserted and offered: `payload` is sealed to each of `sites`, `site` takes the first attempt,
+    for which `ticket` is."""
 
     id: UUID
     tenant_id: UUID
@@ -72,6 +73,7 @@ class NewJob:
     site: UUID
     owner: str
     payload: bytes
+    ticket: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,14 +18,14 @@ from kasbah.serving.records import NewJob, Outcome
 
 INSERT = """
 INSERT INTO serving_job (id, tenant_id, project_id, api_key_id, deployment_id, request_id, endpoint, stream,
-    data_class, policy, sites, state, attempt, site_id, owner, lease_until, payload,
+    data_class, policy, sites, state, attempt, site_id, owner, lease_until, payload, ticket,
     prompt_tokens, completion_tokens, error_code, receipt, created_at)
 SELECT id, tenant, project, api_key, deployment, request, endpoint, stream, data_class, policy, sites::jsonb, 'queued',
-    1, site, owner, now() + %s * interval '1 second', payload, 0, 0, '', '', now()
+    1, site, owner, now() + %s * interval '1 second', payload, ticket, 0, 0, '', '', now()
 FROM unnest(%s::uuid[], %s::uuid[], %s::uuid[], %s::uuid[], %s::uuid[], %s::text[], %s::text[], %s::bool[],
-    %s::text[], %s::text[], %s::text[], %s::uuid[], %s::text[], %s::bytea[])
+    %s::text[], %s::text[], %s::text[], %s::uuid[], %s::text[], %s::bytea[], %s::text[])
 AS new (id, tenant, project, api_key, deployment, request, endpoint, stream, data_class, policy, sites, site, owner,
-    payload)
+    payload, ticket)
 """
 
 # The fence: what an attempt that was given up says about the job changes nothing.
@@ -42,8 +42,8 @@ RETURNING job.id
 
 RAISE = """
 UPDATE serving_job AS job SET attempt = job.attempt + 1, site_id = next.site, state = 'queued', worker_id = NULL,
-    lease_until = now() + %s * interval '1 second'
-FROM unnest(%s::uuid[], %s::int[], %s::uuid[]) AS next (id, attempt, site)
+    ticket = next.ticket, lease_until = now() + %s * interval '1 second'
+FROM unnest(%s::uuid[], %s::int[], %s::uuid[], %s::text[]) AS next (id, attempt, site, ticket)
 WHERE job.id = next.id AND job.attempt = next.attempt AND job.state IN ('queued', 'running')
 RETURNING job.id
 """
@@ -73,6 +73,7 @@ def _values(job: NewJob) -> tuple[Any, ...]:
     return (
         job.id, job.tenant_id, job.project_id, job.api_key_id, job.deployment_id, job.request_id, job.endpoint,
         job.stream, job.data_class, job.policy, sites, job.site, job.owner, job.payload,
+        job.ticket,
     )  # fmt: skip
 
 
@@ -107,8 +108,13 @@ def settle_parameters(outcomes: Sequence[Outcome]) -> list[Any]:
     return columns(rows)
 
 
-async def raise_attempts(connection: Connection, jobs: Sequence[tuple[UUID, int, UUID]], row_lease: float) -> set[UUID]:
-    """Make a new attempt current: (job, attempt that was given up, site of the new one). Answers those raised."""
+async def raise_attempts(
+    connection: Connection, jobs: Sequence[tuple[UUID, int, UUID, str]], row_lease: float
+) -> set[UUID]:
+    """Make a new attempt current: (job, attempt that was given up, site and ticket of the new one).
+
+    Answers those raised.
+    """
     rows = await connection.execute(RAISE, [row_lease, *columns(sorted(jobs))])
     return {row[0] for row in await rows.fetchall()}
 

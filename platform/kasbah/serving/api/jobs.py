@@ -79,6 +79,7 @@ class ReceiptShown(serializers.Serializer[Any]):
     job = serializers.UUIDField()
     purpose = serializers.CharField(help_text="Signed bytes are this, a line feed, and the receipt's second part.")
     receipt = serializers.CharField(help_text="key id . payload . signature, each but the first base64url.")
+    ticket = serializers.CharField(help_text="What the control plane permitted: the receipt names its SHA-256.")
     claims = serializers.DictField(help_text="The payload, for reading; the signature is over its exact bytes.")
     site = ReceiptSite()
     worker = ReceiptWorker()

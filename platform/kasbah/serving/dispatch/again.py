@@ -54,16 +54,23 @@ def _may_move(running: Running, attempts: int) -> bool:
 
 
 async def _move(dispatcher: Dispatcher, lost: Sequence[Running]) -> None:
-    targets = {running.job.id: (running, _next_site(dispatcher, running)) for running in lost}
-    moves = [(job, running.attempt, site) for job, (running, site) in targets.items()]
+    targets = {
+        running.job.id: (
+            running,
+            _next_site(dispatcher, running),
+            dispatcher.ticket_of(running.job, running.attempt + 1),
+        )
+        for running in lost
+    }
+    moves = [(job, running.attempt, site, ticket) for job, (running, site, ticket) in targets.items()]
     async with dispatcher.database.transaction(None) as connection:
         raised = await raise_attempts(connection, moves, dispatcher.timings.row_lease)
-    for job_id, (running, site) in targets.items():
+    for job_id, (running, site, ticket) in targets.items():
         if job_id not in raised:
             running.fail(503, "settled_elsewhere", "The job was ended by housekeeping. Try again.")
             continue
         dispatcher.moves(running, site)
-        running.again(running.attempt + 1, site)
+        running.again(running.attempt + 1, site, ticket)
     # `moving` only kept the old attempt out; the new one may answer before `offer` returns.
     for running in lost:
         running.moving = False

@@ -1,8 +1,8 @@
 """Jobs from a web process to the sites and their answers back; one Dispatcher a process.
 
-job = dispatcher.prepare(request)          # seals the payload, chooses the site
+job = dispatcher.prepare(request)          # seals the payload, chooses the site, signs the ticket
 (the job's row is committed)
-running = await dispatcher.submit(job)     # signs the ticket, offers the first attempt
+running = await dispatcher.submit(job)     # offers the first attempt
 async for frames in running.frames(): ...  # the last list ends with Done or Failed
 (running.outcome(frame) is committed)
 running.close()
@@ -11,6 +11,7 @@ running.close()
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import os
 import time
@@ -151,7 +152,7 @@ class Dispatcher:
         )
         sites = {str(site): key for site in request.sites if (key := self._sealing_keys.get(site))}
         sealed = sealing.seal_payload(msgspec.msgpack.encode(payload), job=str(job_id), sites=sites)
-        return NewJob(
+        job = NewJob(
             id=job_id,
             tenant_id=request.tenant_id,
             project_id=request.project_id,
@@ -167,6 +168,22 @@ class Dispatcher:
             site=ready[0],
             owner=self.owner,
             payload=sealed,
+            ticket="",
+        )
+        return dataclasses.replace(job, ticket=self.ticket_of(job, 1))
+
+    def ticket_of(self, job: NewJob, attempt: int) -> str:
+        """A new ticket for one attempt."""
+        return tickets.issue(
+            job=job.id,
+            attempt=attempt,
+            tenant=job.tenant_id,
+            deployment=job.deployment_id,
+            policy=job.policy,
+            data_class=job.data_class,
+            sites=job.sites,
+            model_digest=job.model_digest,
+            payload=job.payload,
         )
 
     async def submit(self, job: NewJob) -> Running:
@@ -192,11 +209,10 @@ class Dispatcher:
         return running
 
     async def offer(self, running: Running) -> None:
-        """Sign a ticket for the current attempt and send it to its site. Raises StoreAway."""
+        """Send the current attempt to its site. Raises StoreAway."""
         job, link = running.job, self._links.get(running.site)
         if link is None or not link.reader.reading.is_set():
             raise StoreAway("the replies of the site are not being read")
-        running.ticket = ticket_of(job, running.attempt)
         message = JobMessage(
             job=running.key,
             attempt=running.attempt,
@@ -336,18 +352,3 @@ class Dispatcher:
     def running_at(self, site: UUID) -> list[Running]:
         """The jobs whose current attempt is at this site."""
         return [running for running in self._running.values() if running.site == site and not running.ended]
-
-
-def ticket_of(job: NewJob, attempt: int) -> str:
-    """A new ticket for one attempt."""
-    return tickets.issue(
-        job=job.id,
-        attempt=attempt,
-        tenant=job.tenant_id,
-        deployment=job.deployment_id,
-        policy=job.policy,
-        data_class=job.data_class,
-        sites=job.sites,
-        model_digest=job.model_digest,
-        payload=job.payload,
-    )

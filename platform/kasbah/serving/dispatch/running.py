@@ -71,7 +71,7 @@ class Running:
         self.key = str(job.id)
         self.site = job.site
         self.attempt = 1
-        self.ticket = ""
+        self.ticket = job.ticket
         self.worker: UUID | None = None
         self.relayed = False
         self.moving = False  # a new attempt is being made
@@ -89,9 +89,9 @@ class Running:
 
     # --- the dispatcher's side
 
-    def again(self, attempt: int, site: UUID) -> None:
+    def again(self, attempt: int, site: UUID, ticket: str) -> None:
         """Forget what the last attempt said and listen to a new one."""
-        self.attempt, self.site, self.worker = attempt, site, None
+        self.attempt, self.site, self.ticket, self.worker = attempt, site, ticket, None
         self.offered_at = time.monotonic()
         self._assembly = Assembly(self._secret, self.key, attempt)
         self._held = []

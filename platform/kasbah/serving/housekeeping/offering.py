@@ -31,7 +31,8 @@ def resend(jobs: Sequence[Job], limits: Timings) -> int:
     if not jobs:
         return 0
     ready = ready_sites()
-    moves = sorted((job.id, job.attempt, next_site(job, ready)) for job in jobs)
+    jobs = _with_payloads(jobs)
+    moves = sorted((job.id, job.attempt, next_site(job, ready), _ticket(job, job.attempt + 1)) for job in jobs)
     with rls.platform_scope(), connection.cursor() as cursor:
         cursor.execute(RAISE, [BACKGROUND_LOOK, *columns(moves)])
         raised = {row[0] for row in cursor.fetchall()}
@@ -77,17 +78,27 @@ def offer(job_ids: Iterable[UUID]) -> None:
 
 
 def _offer(job: Job) -> Offer:
-    payload = bytes(job.payload or b"")
-    ticket = tickets.issue(
+    payload = b64(bytes(job.payload or b""))
+    message = JobMessage(job=str(job.id), attempt=job.attempt, ticket=job.ticket, payload=payload, reply_to=job.owner)
+    return Offer(str(job.deployment_id), message)
+
+
+def _with_payloads(jobs: Sequence[Job]) -> list[Job]:
+    """The sweeper looks at jobs without them; a ticket names the payload's digest."""
+    with rls.platform_scope():
+        rows = Job.objects.filter(id__in=[job.id for job in jobs]).select_related("deployment__model_version")
+        return list(rows)
+
+
+def _ticket(job: Job, attempt: int) -> str:
+    return tickets.issue(
         job=job.id,
-        attempt=job.attempt,
+        attempt=attempt,
         tenant=job.tenant_id,
         deployment=job.deployment_id,
         policy=job.policy,
         data_class=job.data_class,
         sites=job.sites,
         model_digest=job.deployment.model_version.digest,
-        payload=payload,
+        payload=bytes(job.payload or b""),
     )
-    message = JobMessage(job=str(job.id), attempt=job.attempt, ticket=ticket, payload=b64(payload), reply_to=job.owner)
-    return Offer(str(job.deployment_id), message)

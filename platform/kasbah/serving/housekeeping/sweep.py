@@ -183,7 +183,7 @@ def _believe(job: Job, frame: Done | Failed, workers: Mapping[str, WorkerRecord]
         return None
     if job.site_id is None:
         raise BadToken("the job has no site")
-    about = receipts.Attempt(job.id, job.attempt, job.tenant_id, job.policy, job.site_id)
+    about = receipts.Attempt(job.id, job.attempt, job.tenant_id, job.policy, job.site_id, job.ticket)
     return UUID(receipts.check(frame.receipt, about, workers).worker)
 
 

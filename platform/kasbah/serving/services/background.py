@@ -15,6 +15,7 @@ from kasbah.audit.services import ActorRef, Event, EventType, Outcome, Policy, R
 from kasbah.common import rls
 from kasbah.common.ids import uuid7
 from kasbah.residency.models import Site
+from kasbah.residency.services import tickets
 from kasbah.serving.housekeeping.offering import BACKGROUND, BACKGROUND_LOOK, offer, ready_sites
 from kasbah.serving.records import JobRequest, NewJob
 from kasbah.serving.replysecret import reply_secret
@@ -52,7 +53,18 @@ def _new(request: JobRequest, keys: dict[UUID, X25519PublicKey], ready: dict[UUI
     serving = ready.get(request.deployment_id, set())
     site = next((site for site in request.sites if site in serving), request.sites[0])
     given = {name: getattr(request, name) for name in JobRequest.__slots__ if name not in {"body", "stream"}}
-    return NewJob(id=job_id, site=site, owner=BACKGROUND, payload=sealed, stream=False, **given)
+    ticket = tickets.issue(
+        job=job_id,
+        attempt=1,
+        tenant=request.tenant_id,
+        deployment=request.deployment_id,
+        policy=request.policy,
+        data_class=request.data_class,
+        sites=request.sites,
+        model_digest=request.model_digest,
+        payload=sealed,
+    )
+    return NewJob(id=job_id, site=site, owner=BACKGROUND, payload=sealed, ticket=ticket, stream=False, **given)
 
 
 def _intent(job: NewJob) -> Event:

@@ -16,8 +16,8 @@ from kasbah.serving.models import Job, Worker
 def find_receipt(actor: Actor, request_id: str) -> dict[str, Any] | None:
     """What proves where and by what a request was processed; None where there is none or it is not for this actor.
 
-    Keys: request_id, job, purpose, receipt (the token), claims, site, worker, control_plane_keys (base64url by key
-    id). Raises Forbidden.
+    Keys: request_id, job, purpose, receipt and ticket (the tokens), claims, site, worker, control_plane_keys
+    (base64url by key id). Raises Forbidden.
     """
     with rls.platform_scope():
         job = Job.objects.select_related("site").defer("payload").filter(request_id=request_id).first()
@@ -36,6 +36,7 @@ def find_receipt(actor: Actor, request_id: str) -> dict[str, Any] | None:
         "job": job.id,
         "purpose": Purpose.RECEIPT.value,
         "receipt": job.receipt,
+        "ticket": job.ticket,
         "claims": claims,
         "site": {"id": job.site.id, "slug": job.site.slug, "jurisdiction": job.site.jurisdiction},
         "worker": {"id": worker.id, "name": worker.name, "public_key": b64(public_key)},
