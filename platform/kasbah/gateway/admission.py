@@ -6,6 +6,7 @@ One way, in this order; each step may refuse. Nothing is dispatched before the i
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import dataclass
 from typing import Any, NoReturn
 from uuid import UUID
@@ -68,7 +69,7 @@ class Admitted:
         policy = self.wish.facts.policy
         if self.wish.key is None or policy is None:
             return False
-        return policy.document.content.get(self.job.data_class) == "sealed"
+        return policy.content(self.job.data_class) == "sealed"
 
     def site_slug(self, site_id: UUID) -> str:
         """Name of one of the compliant sites."""
@@ -152,6 +153,7 @@ def _question(exchange: Exchange, principal: Principal, facts: Facts, deployment
         purpose=purpose,
         project=str(principal.project_id),
         sites=tuple(SiteFact(site.id, site.slug, site.jurisdiction) for site in sites if site is not None),
+        at=int(time.time()),
     )
 
 
@@ -224,11 +226,16 @@ def _event(
     job: NewJob | None = None,
     reason: str = "",
 ) -> Event:
+    question = wish.question
     details: dict[str, Any] = {
         "data_class": decision.data_class,
         "endpoint": wish.endpoint.path,
-        "project": wish.question.project,
+        "project": question.project,
         "stream": wish.body.streams,
+        # With tags and purpose all that was asked, so that a simulation can ask it again (residency.simulation).
+        "class_asked": question.data_class,
+        "at": question.at,
+        "places": [f"{site.id} {site.slug} {site.jurisdiction}" for site in question.sites],
     }
     if wish.question.tags:
         details["tags"] = list(wish.question.tags)

@@ -1,25 +1,19 @@
-"""The decision: where may this request be processed? Pure, no I/O; the gateway, matrix and simulator share it.
-
-Each condition of each rule becomes, when a policy is compiled, one bit in a mask per value ("which rules are
-content with the class `secret`?"). Deciding is then a few ANDs over integers with as many bits as there are rules,
-and costs microseconds whatever the rules look like. Bit 0 is the first rule, so the lowest bit set names the rule.
-"""
+"""The decision: where may this request be processed? Pure, no I/O; the gateway, matrix and simulator share it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
 import msgspec
 
-from kasbah.residency.document import ALL, CLASSES, Document, Rule, read
+from kasbah.residency.compiled import CompiledPolicy, Side
+from kasbah.residency.document import CLASSES
 
 # No rule can have these as its id: an id has no underscore.
 NO_POLICY = "no_policy"  # the tenant has no active policy
 NO_SITE = "no_site"  # the model is served nowhere
 DEFAULT_DENY = "default_deny"  # no rule allows it
+BASELINE = "baseline/"  # before the name of a rule: it is the platform's, not the tenant's
 
 
 class SiteFact(msgspec.Struct, frozen=True):
@@ -31,7 +25,10 @@ class SiteFact(msgspec.Struct, frozen=True):
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
-    """What is asked. `data_class` "" means the strictest; `project` is an id; `sites` are those of the deployment."""
+    """What is asked. `data_class` "" means the strictest; `project` is an id; `sites` are those of the deployment.
+
+    `at` is when, in seconds since the epoch, UTC; 0 is not known: rules that allow at times only then do not apply.
+    """
 
     tenant: UUID
     data_class: str
@@ -40,10 +37,14 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     tags: tuple[str, ...] = ()
     purpose: str = ""
     project: str = ""
+    at: int = 0
 
 
 class Exclusion(msgspec.Struct, frozen=True):
-    """Why a site is not among the compliant ones: the rule that denies it, or DEFAULT_DENY or NO_POLICY."""
+    """Why a site is not among the compliant ones: the rule that denies it, or DEFAULT_DENY or NO_POLICY.
+
+    Where it is the platform's baseline that denies, BASELINE stands before the name, whatever the tenant's rules say.
+    """
 
     site: UUID
     slug: str
@@ -63,6 +64,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     policy_version: int
     data_class: str  # the one that was decided about
     reasons: tuple[Exclusion, ...]
+    baseline_version: int = 0  # 0: there is no baseline
 
     @property
     def policy(self) -> str:
@@ -77,6 +79,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
             return "The model is not served at any site."
         sites = ", ".join(f"{item.slug} ({because(item.rule)})" for item in self.reasons)
         what = f"class {self.data_class}, policy version {self.policy_version}"
+        if self.baseline_version:
+            what += f", baseline version {self.baseline_version}"
         if self.allowed:
             return f"Allowed by rule {self.rule} ({what})." + (f" Excluded: {sites}." if sites else "")
         return f"No site may process this ({what}): {sites}."
@@ -86,62 +90,9 @@ def because(rule: str) -> str:
     """Why a site is excluded, in words."""
     if rule == NO_POLICY:
         return "there is no active policy"
-    return "no rule allows it" if rule == DEFAULT_DENY else f"denied by rule {rule}"
-
-
-class Mask(msgspec.Struct, frozen=True):
-    """Which rules a value satisfies: `named` by value, and `otherwise` for every other value."""
-
-    named: dict[str, int]
-    otherwise: int
-
-    def of(self, value: str) -> int:
-        """The rules that are content with `value`."""
-        return self.named.get(value, self.otherwise)
-
-
-class Side(msgspec.Struct, frozen=True, kw_only=True):
-    """The rules of one effect, condition by condition. Bits are positions in the document's list of rules."""
-
-    data_class: Mask
-    model: Mask
-    tag: Mask
-    untagged: int  # rules that name no tags
-    purpose: Mask
-    project: Mask
-    site: Mask
-    jurisdiction: Mask
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CompiledPolicy:
-    """A policy ready to decide. `tenant` None means a document that belongs to no tenant yet (a simulation)."""
-
-    tenant: UUID | None
-    policy_id: str
-    version: int
-    document: Document
-    rule_ids: tuple[str, ...]
-    allow: Side
-    deny: Side
-
-
-def compile_policy(
-    document: Mapping[str, Any], *, tenant: UUID | None = None, policy_id: str = "", version: int = 0
-) -> CompiledPolicy:
-    """Make a document ready to decide. Raises PolicyInvalid for one that this version cannot read whole."""
-    parsed = read(document)
-    rules = list(enumerate(parsed.rules))
-    return CompiledPolicy(
-        tenant=tenant,
-        policy_id=policy_id,
-        version=version,
-        document=parsed,
-        rule_ids=tuple(rule.id for rule in parsed.rules),
-        allow=_side([(bit, rule) for bit, rule in rules if rule.effect == "allow"], denies=False),
-        # An effect that is not known denies.
-        deny=_side([(bit, rule) for bit, rule in rules if rule.effect != "allow"], denies=True),
-    )
+    whose, _, name = rule.rpartition("/")
+    owner = " of the platform's baseline" if whose else ""
+    return f"no rule{owner} allows it" if name == DEFAULT_DENY else f"denied by rule {name}{owner}"
 
 
 def decide(policy: CompiledPolicy | None, question: Question) -> Decision:
@@ -159,7 +110,7 @@ def decide(policy: CompiledPolicy | None, question: Question) -> Decision:
         )
     if policy.tenant is not None and policy.tenant != question.tenant:
         raise ValueError("the policy of one tenant was asked about a request of another")
-    data_class = question.data_class or policy.document.strictest
+    data_class = question.data_class or policy.strictest
     sites, rule, reasons = _sites(policy, data_class, question)
     return Decision(
         allowed=bool(sites),
@@ -169,6 +120,7 @@ def decide(policy: CompiledPolicy | None, question: Question) -> Decision:
         policy_version=policy.version,
         data_class=data_class,
         reasons=reasons,
+        baseline_version=policy.baseline.version if policy.baseline is not None else 0,
     )
 
 
@@ -178,37 +130,48 @@ def _sites(
     """The compliant sites, the rule that decided, and why each other site was excluded."""
     if not question.sites:
         return (), NO_SITE, ()
-    allow, deny = policy.allow, policy.deny
-    allows, denies = _applicable(allow, data_class, question), _applicable(deny, data_class, question)
-    for tag in question.tags:
-        allows &= allow.tag.of(tag)  # a rule that allows must name every tag
-    if question.tags:
-        tagged = 0
-        for tag in question.tags:
-            tagged |= deny.tag.of(tag)  # for one that denies, one is enough
-        denies &= tagged
-    else:
-        denies &= deny.untagged
+    verdicts = _verdicts(policy, data_class, question)
+    if policy.baseline is not None:
+        # The baseline is named first: what it denies, no change of the tenant's own policy can open.
+        bounds = _verdicts(policy.baseline, data_class, question)
+        verdicts = [
+            own if within else (False, BASELINE + rule) for own, (within, rule) in zip(verdicts, bounds, strict=True)
+        ]
     sites: list[UUID] = []
     reasons: list[Exclusion] = []
     allowing = denying = ""
-    for site in question.sites:
-        denied = denies & deny.site.of(site.slug) & deny.jurisdiction.of(site.jurisdiction)
-        allowed = allows & allow.site.of(site.slug) & allow.jurisdiction.of(site.jurisdiction)
-        if allowed and not denied:
+    for site, (allowed, rule) in zip(question.sites, verdicts, strict=True):
+        if allowed:
             sites.append(site.id)
-            allowing = allowing or policy.rule_ids[_lowest(allowed)]
-            continue
-        rule = policy.rule_ids[_lowest(denied)] if denied else DEFAULT_DENY
-        denying = denying or (rule if denied else "")
-        reasons.append(Exclusion(site.id, site.slug, rule))
+            allowing = allowing or rule
+        else:
+            denying = denying or (rule if rule != DEFAULT_DENY else "")
+            reasons.append(Exclusion(site.id, site.slug, rule))
     return tuple(sites), allowing or denying or DEFAULT_DENY, tuple(reasons)
 
 
-def _applicable(side: Side, data_class: str, question: Question) -> int:
-    """The rules whose conditions hold, but for tags and places."""
+def _verdicts(policy: CompiledPolicy, data_class: str, question: Question) -> list[tuple[bool, str]]:
+    """For each site, in the order of the question: whether this policy alone allows it, and by which rule or not."""
+    allow, deny = policy.allow, policy.deny
+    now = policy.clock.mask(question.at)
+    allows = allow.tagged(question.tags) & _applicable(allow, now, data_class, question)
+    denies = deny.tagged(question.tags) & _applicable(deny, now, data_class, question)
+    verdicts = []
+    for site in question.sites:
+        if denied := denies & deny.site.of(site.slug) & deny.jurisdiction.of(site.jurisdiction):
+            verdicts.append((False, policy.rule_ids[_lowest(denied)]))
+        elif allowed := allows & allow.site.of(site.slug) & allow.jurisdiction.of(site.jurisdiction):
+            verdicts.append((True, policy.rule_ids[_lowest(allowed)]))
+        else:
+            verdicts.append((False, DEFAULT_DENY))
+    return verdicts
+
+
+def _applicable(side: Side, now: int, data_class: str, question: Question) -> int:
+    """The rules whose conditions hold, but for tags and places; `now` are those whose windows do."""
     return (
-        side.data_class.of(data_class)
+        now
+        & side.data_class.of(data_class)
         & side.model.of(question.model)
         & side.purpose.of(question.purpose)
         & side.project.of(question.project)
@@ -217,38 +180,3 @@ def _applicable(side: Side, data_class: str, question: Question) -> int:
 
 def _lowest(mask: int) -> int:
     return (mask & -mask).bit_length() - 1
-
-
-def _side(rules: list[tuple[int, Rule]], *, denies: bool) -> Side:
-    """A rule that allows must be explicit about class, model and place; one that denies is about all it leaves out."""
-    everyone = sum(1 << bit for bit, _ in rules)
-    purpose = _mask(rules, lambda rule: rule.purposes, lambda _: True)
-    if denies:
-        # Who names no purpose could have any: leaving it out must not be the way around a rule.
-        purpose = Mask({**purpose.named, "": everyone}, purpose.otherwise)
-    return Side(
-        data_class=_mask(rules, lambda rule: rule.data_classes, lambda _: denies),
-        model=_mask(rules, lambda rule: rule.models, lambda _: denies),
-        tag=_mask(rules, lambda rule: rule.tags, lambda _: denies),
-        untagged=sum(1 << bit for bit, rule in rules if not rule.tags),
-        purpose=purpose,
-        project=_mask(rules, lambda rule: rule.projects, lambda _: True),
-        site=_mask(rules, lambda rule: rule.sites, lambda rule: denies or bool(rule.jurisdictions)),
-        jurisdiction=_mask(rules, lambda rule: rule.jurisdictions, lambda rule: denies or bool(rule.sites)),
-    )
-
-
-def _mask(
-    rules: list[tuple[int, Rule]], values: Callable[[Rule], tuple[str, ...]], absent: Callable[[Rule], bool]
-) -> Mask:
-    """`values` are what a rule names; `absent` says whether one that names none is content with every value."""
-    otherwise = 0
-    named: dict[str, int] = {}
-    for bit, rule in rules:
-        listed = values(rule)
-        if ALL in listed or (not listed and absent(rule)):
-            otherwise |= 1 << bit
-        else:
-            for value in listed:
-                named[value] = named.get(value, 0) | 1 << bit
-    return Mask({value: mask | otherwise for value, mask in named.items()}, otherwise)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from jsonschema import Draft202012Validator, ValidationError, validators
@@ -19,23 +19,30 @@ from inference_worker.contract import canonical
 from kasbah.common.errors import Invalid
 from kasbah.identity.models import DataClass
 from kasbah.residency.jurisdictions import CODES
+from kasbah.residency.windows import Window, WindowInvalid, span
 
 SCHEMA_FILE = Path(__file__).with_name("policy.schema.json")
 ALL = "*"
 CLASSES: tuple[str, ...] = tuple(DataClass.values)  # from least to most sensitive
 MAX_BYTES = 1024 * 1024
 SHOWN = 50  # problems
+Named = Literal["public", "internal", "confidential", "secret"]  # a data class
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong with a document: `path` is a JSON Pointer (RFC 6901), "" the whole document."""
+    """What is wrong with a document: `path` is a JSON Pointer (RFC 6901), "" the whole document.
+
+    `line` is the line of the text that it was read from, counted from 1; 0 when it was not read from a text.
+    """
 
     path: str
     message: str
+    line: int = 0
 
     def __str__(self) -> str:
-        return f"{self.path or 'document'}: {self.message}"
+        line = f"line {self.line}: " if self.line else ""
+        return f"{line}{self.path or 'document'}: {self.message}"
 
 
 class PolicyInvalid(Invalid):
@@ -64,12 +71,23 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     projects: tuple[str, ...] = ()
     sites: tuple[str, ...] = ()
     jurisdictions: tuple[str, ...] = ()
+    windows: tuple[Window, ...] = ()
 
 
-class Retention(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How long sealed content may at most be kept, in days."""
+class Retention(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """For how many days sealed content must at least and may at most be kept."""
 
+    floor_days: int = 0
     ceiling_days: int
+
+
+class Classifier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is looked for in prompts, and what a request is then taken to be: also so tagged, and `at_least` of a class
+    ("": of the class it has)."""
+
+    detect: tuple[str, ...]
+    tags: tuple[str, ...] = ()
+    at_least: Named | Literal[""] = ""
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -78,9 +96,11 @@ class Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     version: int
     rules: tuple[Rule, ...]
     description: str = ""
-    strictest: str = DataClass.SECRET.value
-    content: dict[str, str] = {}
+    strictest: Named = "secret"
+    content: dict[str, Literal["none", "commitment", "sealed"]] = {}
     retention: dict[str, Retention] = {}
+    approval: Literal["loosening", "always"] = "loosening"
+    classifier: Classifier | None = None
 
 
 def schema() -> dict[str, Any]:
@@ -109,8 +129,7 @@ def validate(document: object) -> list[Problem]:
     except (canonical.NotCanonical, RecursionError, UnicodeEncodeError) as error:
         return [Problem("", f"it has a value that no policy has: {error}")]
     structural = [
-        Problem(_pointer(error.absolute_path), _message(error))
-        for error in islice(_validator().iter_errors(document), SHOWN)
+        Problem(_pointer(_place(error)), _message(error)) for error in islice(_validator().iter_errors(document), SHOWN)
     ]
     if structural or not isinstance(document, Mapping):
         return structural
@@ -137,6 +156,14 @@ def _pointer(path: Any) -> str:
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
 
 
+def _place(error: ValidationError) -> list[str | int]:
+    """Where it is wrong: a field that nobody knows rather than what it stands in."""
+    place = list(error.absolute_path)
+    if error.validator == "additionalProperties" and isinstance(error.instance, dict):
+        place += [name for name in error.instance if name not in error.schema.get("properties", {})][:1]
+    return place
+
+
 def _message(error: ValidationError) -> str:
     """In words that name the value and the way out; the validator's own would print whole rules."""
     value, expected = error.instance, error.validator_value
@@ -152,9 +179,12 @@ def _message(error: ValidationError) -> str:
             missing = ", ".join(name for name in expected if name not in value)
             text = f"{missing} is required" + (" in a rule that allows" if "models" in expected else "")
         case "anyOf":
-            text = "a rule that allows names sites or jurisdictions"
+            names = [name for option in expected for name in option["required"]]
+            text = f"{'a rule that allows' if 'sites' in names else 'it'} names {' or '.join(names)}"
         case "pattern":
             text = f"{_shown(value)} is not written as it must be: {expected}"
+        case "minProperties":
+            text = "it says nothing; leave it out"
         case "minItems":
             text = "an empty list would never apply; leave the field out"
         case _:
@@ -181,6 +211,25 @@ def _contradictions(document: Document) -> Iterator[Problem]:
         for code in rule.jurisdictions:
             if code != ALL and code not in CODES:
                 yield Problem(f"{place}/jurisdictions", f"{code} is not a country code of ISO 3166-1 alpha-2")
+        yield from _windows(place, rule)
+    if document.classifier is not None and document.classifier.at_least in beyond:
+        message = f"{document.classifier.at_least} is stricter than the strictest class, {document.strictest}"
+        yield Problem("/classifier/at_least", message)
+    yield from _kept(document)
+
+
+def _windows(place: str, rule: Rule) -> Iterator[Problem]:
+    for index, window in enumerate(rule.windows):
+        try:
+            span(window)
+        except WindowInvalid as error:
+            yield Problem(f"{place}/windows/{index}" + (f"/{error.field}" if error.field else ""), str(error))
+
+
+def _kept(document: Document) -> Iterator[Problem]:
     for name in sorted(name for name, kept in document.content.items() if kept == "sealed"):
         if name not in document.retention:
             yield Problem(f"/content/{name}", "content that is kept needs a retention for its class")
+    for name, retention in sorted(document.retention.items()):
+        if retention.floor_days > retention.ceiling_days:
+            yield Problem(f"/retention/{name}/floor_days", "what must be kept longer than it may be cannot be kept")

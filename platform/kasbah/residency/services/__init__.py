@@ -1,6 +1,7 @@
 """The verbs of residency: sites, policies, the decision, tickets and receipts."""
 
-from kasbah.residency.decision import CompiledPolicy, Decision, Exclusion, Question, SiteFact, compile_policy, decide
+from kasbah.residency.compiled import CompiledPolicy, compile_policy
+from kasbah.residency.decision import Decision, Exclusion, Question, SiteFact, decide
 from kasbah.residency.document import PolicyInvalid, Problem, schema, validate
 from kasbah.residency.services import tickets
 from kasbah.residency.services.loaders import SiteRecord, load_policy, load_sites

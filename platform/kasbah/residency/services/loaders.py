@@ -8,7 +8,8 @@ from uuid import UUID
 from inference_worker.contract.sealing import CannotOpen
 from kasbah.common.database import Connection
 from kasbah.common.errors import Unavailable
-from kasbah.residency.decision import CompiledPolicy, SiteFact, compile_policy
+from kasbah.residency.compiled import CompiledPolicy, compile_policy
+from kasbah.residency.decision import SiteFact
 from kasbah.residency.document import PolicyInvalid
 from kasbah.residency.services.sites import unseal
 

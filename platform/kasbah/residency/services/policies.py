@@ -19,7 +19,8 @@ from kasbah.common.errors import Conflict, NotFound
 from kasbah.common.requestid import current
 from kasbah.identity.models import Project, Tenant
 from kasbah.identity.services import Actor, Permission, require
-from kasbah.residency.decision import Question, SiteFact, because, compile_policy, decide
+from kasbah.residency.compiled import compile_policy
+from kasbah.residency.decision import Question, SiteFact, because, decide
 from kasbah.residency.document import ALL, PolicyInvalid, Problem, validate
 from kasbah.residency.models import Policy, PolicyState, Site
 
