@@ -11,7 +11,7 @@ export KASBAH_BIND := $(BIND)
 endif
 .NOTPARALLEL:
 
-.PHONY: help setup setup-platform lint demo status clean test check bench bench-setup
+.PHONY: help python setup setup-platform lint demo status clean test check bench bench-setup
 
 help:
 	@echo "make demo    everything on this machine, one question answered, up until Ctrl-C"
@@ -20,19 +20,25 @@ help:
 	@echo "make bench   what the gateway and the real engine cost, as ratios; \`make bench-setup\` adds LiteLLM to compare"
 	@echo "make setup   only the environments      make status   what runs      make clean   remove all data"
 
-setup:
+# Pythons before 3.7 cannot even read the program that would say this for all others.
+python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 7))' || { \
+	echo "Kasbah needs Python 3.11, and $(PYTHON) is older or not there. Say where it is: make demo PYTHON=/path/to/python3.11" >&2; \
+	exit 2; }
+
+setup: python
 	@$(LOCAL) setup --engine $(ENGINE)
 
-setup-platform:
+setup-platform: python
 	@$(LOCAL) setup --engine none
 
-demo:
+demo: python
 	@exec $(LOCAL) demo --engine $(ENGINE)
 
-status:
+status: python
 	@$(LOCAL) status
 
-clean:
+clean: python
 	@$(LOCAL) clean
 
 lint:

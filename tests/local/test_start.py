@@ -161,6 +161,20 @@ def test_a_working_python_on_the_path_is_taken_instead(monkeypatch: pytest.Monke
     assert started == []
 
 
+def test_a_python_that_cannot_read_our_programs_is_told_by_make(tmp_path: Path) -> None:
+    old = tmp_path / "python2"
+    old.write_text('#!/bin/sh\n[ "$1" = -c ] && exit 1\necho "SyntaxError" >&2\nexit 1\n')
+    old.chmod(0o755)
+    for python in (str(old), "/nonexistent/python"):
+        made = subprocess.run(
+            ["make", "demo", f"PYTHON={python}"], cwd=REPOSITORY, capture_output=True, text=True, check=False
+        )
+        assert made.returncode == 2
+        assert "needs Python 3.11" in made.stderr
+        assert "PYTHON=/path/to/python3.11" in made.stderr
+        assert "SyntaxError" not in made.stderr
+
+
 @pytest.mark.parametrize("command", ["setup", "demo", "status", "clean", "layout"])
 def test_every_command_has_help(command: str, tmp_path: Path) -> None:
     shown = run(command, "--help", folder=tmp_path)
