@@ -74,6 +74,12 @@ DEPLOYMENT = uuid7()
 ROWS = """
 INSERT INTO audit_intake (id, tenant_id, type, request_id, event) VALUES (%(id)s, %(tenant)s, 'x', '', '');
 INSERT INTO audit_intake (id, tenant_id, type, request_id, event) VALUES (%(none)s, NULL, 'x', '', '');
+INSERT INTO audit_contentkey (id, tenant_id, month, wrapped) VALUES (%(key)s, %(tenant)s, '2026-01-01', '');
+INSERT INTO audit_content (id, tenant_id, project_id, key_id, request_id, event_id, part, form, data_class, level,
+    policy, ceiling_days, opening, erased_reason) VALUES (%(id)s, %(tenant)s, %(project)s, %(key)s, %(id)s::text, %(id)s,
+    'prompt', 'body', 'public', 'commitment', '', 0, '', '');
+INSERT INTO audit_legalhold (id, tenant_id, data_class, request_id, reason, reference, release_reason)
+    VALUES (%(id)s, %(tenant)s, '', '', 'r', 'r', '');
 INSERT INTO metering_usage VALUES (%(id)s, 'm', '/v1', 1, 1, true, now(), %(key)s, %(project)s, %(tenant)s);
 INSERT INTO metering_limit (id, scope, subject_id, period, tenant_id)
     VALUES (%(id)s, 'tenant', %(tenant)s, 'day', %(tenant)s);
