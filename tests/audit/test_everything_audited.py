@@ -61,7 +61,7 @@ def test_every_type_of_event_has_an_entrance() -> None:
     assert frozenset().union(*AUDITED.values()) == set(EventType)
 
 
-READERS = {"require", "require_no_more_than", "visible_tenants", "memberships", "find_receipt"}
+READERS = {"person_behind", "require", "require_fresh_login", "require_no_more_than", "visible_tenants", "memberships", "find_receipt"}
 
 
 def verbs() -> Iterator[tuple[str, bool]]:

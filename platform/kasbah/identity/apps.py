@@ -10,3 +10,9 @@ class IdentityConfig(AppConfig):
 
     name = "kasbah.identity"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        """Once models are loaded."""
+        from kasbah.identity.services import logins
+
+        logins.connect()

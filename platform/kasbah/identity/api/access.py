@@ -60,7 +60,10 @@ class SessionAuthentication(DjangoSession):
     def authenticate(self, request: Request) -> tuple[Any, Actor] | None:
         """The user's actor, or None."""
         found = super().authenticate(request)
-        return None if found is None else (found[0], services.actor_of_user(found[0]))
+        if found is None:
+            return None
+        began = services.login_time(request._request.session)
+        return found[0], services.actor_of_user(found[0], logged_in_at=began)
 
 
 class Permitted(BasePermission):

@@ -1,7 +1,8 @@
 """Who is who, and who may do what."""
 
-from kasbah.identity.services.actors import Actor, actor_of_key, actor_of_user, system
+from kasbah.identity.services.actors import Actor, actor_of_key, actor_of_user, person_behind, system
 from kasbah.identity.services.issuing import IssuedKey, create_api_key, revoke_api_key
+from kasbah.identity.services.logins import login_time, require_fresh_login
 from kasbah.identity.services.permissions import ROLES, Permission, require
 from kasbah.identity.services.principals import Principal, PrincipalCache, authenticate_key, find_principal
 from kasbah.identity.services.tenants import (
@@ -39,9 +40,12 @@ __all__ = [
     "find_user",
     "log_in",
     "log_out",
+    "login_time",
     "memberships",
+    "person_behind",
     "remove_member",
     "require",
+    "require_fresh_login",
     "revoke_api_key",
     "system",
     "update_project",

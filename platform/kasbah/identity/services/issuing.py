@@ -14,7 +14,7 @@ from kasbah.common.errors import Invalid, NotFound
 from kasbah.common.requestid import current
 from kasbah.identity.models import ApiKey, Project, Role, Scope, Tenant
 from kasbah.identity.services import keys
-from kasbah.identity.services.actors import Actor
+from kasbah.identity.services.actors import Actor, person_behind
 from kasbah.identity.services.permissions import Permission, require, require_no_more_than
 
 
@@ -53,7 +53,7 @@ def create_api_key(
         scopes=sorted(set(scopes)),
         role=role,
         default_data_class=default_data_class,
-        created_by_id=actor.user_id,
+        created_by_id=person_behind(actor),
         expires_at=expires_at,
     )
     _check(key, tenant)

@@ -8,7 +8,7 @@ from uuid import UUID
 from kasbah.common import rls
 from kasbah.common.errors import Forbidden, NotFound
 from kasbah.identity.models import Membership, Role, Tenant
-from kasbah.identity.services.actors import SYSTEM, USER, Actor
+from kasbah.identity.services.actors import API_KEY, SYSTEM, USER, Actor
 
 NO_TENANT = "There is no such tenant, or you may not see it."
 
@@ -32,6 +32,10 @@ class Permission(StrEnum):
     SITE_MANAGE = "site.manage"
     POLICY_READ = "policy.read"
     POLICY_MANAGE = "policy.manage"
+    POLICY_APPROVE = "policy.approve"
+    BASELINE_READ = "baseline.read"
+    BASELINE_MANAGE = "baseline.manage"
+    BASELINE_APPROVE = "baseline.approve"
     DEPLOYMENT_READ = "deployment.read"
     DEPLOYMENT_MANAGE = "deployment.manage"
     GRANT_READ = "grant.read"
@@ -54,7 +58,7 @@ EVERYONE = frozenset(
 )
 ROLES: dict[str, frozenset[Permission]] = {
     Role.TENANT_ADMIN: EVERYONE
-    | {P.PROJECT_MANAGE, P.MEMBER_READ, P.MEMBER_MANAGE, P.KEY_READ, P.KEY_MANAGE, P.POLICY_MANAGE}
+    | {P.PROJECT_MANAGE, P.MEMBER_READ, P.MEMBER_MANAGE, P.KEY_READ, P.KEY_MANAGE, P.POLICY_MANAGE, P.POLICY_APPROVE}
     | {P.JOB_READ, P.USAGE_READ, P.LIMIT_MANAGE, P.AUDIT_READ, P.WORKER_READ},
     Role.DEVELOPER: EVERYONE | {P.KEY_READ, P.KEY_MANAGE, P.JOB_READ, P.USAGE_READ},
     Role.OPERATOR: EVERYONE | {P.KEY_READ, P.JOB_READ, P.USAGE_READ, P.WORKER_READ},
@@ -63,7 +67,9 @@ ROLES: dict[str, frozenset[Permission]] = {
 # A platform administrator manages everything, but reads a tenant's audit log only as that tenant's auditor.
 PLATFORM_ADMIN_WITHIN_A_TENANT = frozenset(Permission) - {P.AUDIT_READ}
 # Of the platform's own objects a member reads the catalogue; the rest is for platform administrators.
-CATALOGUE = frozenset({P.MODEL_READ, P.DEPLOYMENT_READ, P.SITE_READ})
+CATALOGUE = frozenset({P.MODEL_READ, P.DEPLOYMENT_READ, P.SITE_READ, P.BASELINE_READ})
+# No key does this, whatever its role: it takes somebody who can be asked afterwards.
+PEOPLE_ONLY = frozenset({P.POLICY_APPROVE, P.BASELINE_APPROVE})
 
 
 def require(actor: Actor, permission: Permission, tenant: Tenant | UUID | None) -> None:
@@ -85,7 +91,8 @@ def _allowed(actor: Actor, tenant_id: UUID | None) -> frozenset[Permission]:
     if not role and not actor.is_platform_admin:
         raise NotFound(NO_TENANT)
     within = PLATFORM_ADMIN_WITHIN_A_TENANT if actor.is_platform_admin else frozenset()
-    return within | ROLES.get(role, frozenset())
+    allowed = within | ROLES.get(role, frozenset())
+    return allowed - PEOPLE_ONLY if actor.kind == API_KEY else allowed
 
 
 def _allowed_on_platform(actor: Actor) -> frozenset[Permission]:
@@ -109,5 +116,5 @@ def _role(actor: Actor, tenant_id: UUID) -> str:
 def require_no_more_than(actor: Actor, role: str, tenant: Tenant) -> None:
     """Return when `actor` may himself do all that `role` may in `tenant`: nobody gives away what he lacks."""
     allowed = _allowed(actor, tenant.id)
-    if not actor.is_platform_admin and not ROLES[role] <= allowed:
+    if not actor.is_platform_admin and not ROLES[role] - PEOPLE_ONLY <= allowed:
         raise Forbidden(f"You may not hand out the role {role}: it may do more than you.")
