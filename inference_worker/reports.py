@@ -24,7 +24,7 @@ REFUSAL_PATIENCE = 60.0
 
 
 class Reporter:
-    """Signs and sends reports. `state` is the worker's: "active", "drained", "revoked" or "stopping"."""
+    """Signs and sends reports. `state` is the worker's: that of its assignment, or "stopping"."""
 
     def __init__(self, store: Store, identity: Identity, fleet: Fleet, hardware: dict[str, Any]) -> None:
         self.state = "active"

@@ -34,10 +34,14 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What the control plane answers: on refusal `error` says why and the rest is empty. Keys raw, base64url."""
+    """What the control plane answers: on refusal `error` says why and the rest is empty. Keys raw, base64url.
+
+    `pending`: the worker is known, and gets nothing until a person approves it; it asks again with the same token.
+    """
 
     nonce: str
     error: str = ""
+    pending: bool = False
     worker: str = ""
     site: str = ""  # the site's id
     control_keys: list[str] = []  # Ed25519 public keys that sign tickets and assignments

@@ -9,6 +9,7 @@ WORKER_TTL = 5
 REPORTS = "ksb:reports"
 REPORTS_MAXLEN = 10_000
 TASK = "kasbah.infer"
+QUORUM = {"x-queue-type": "quorum"}  # arguments of a queue in RabbitMQ; who declares it otherwise is refused
 
 # Fields of an entry of REPORTS; an entry has exactly one of them.
 REPORT = "report"  # token of a Report (Purpose.REPORT)
@@ -52,5 +53,8 @@ def queue(deployment_id: str) -> str:
 
 
 def offered(deployment_id: str) -> str:
-    """Counter of what was ever put into that queue: with the queue's length it tells whether a message was taken."""
+    """Counter of what was ever put into that queue: with the queue's length it tells whether a message was taken.
+
+    It lies in the store, also where the queue lies in a broker beside it.
+    """
     return f"ksb:offered:{deployment_id}"

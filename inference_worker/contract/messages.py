@@ -103,7 +103,10 @@ class Assigned(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Assignment(msgspec.Struct, frozen=True, kw_only=True):
-    """Desired state of one worker, signed by the control plane. `state`: "active" | "drained" | "revoked"."""
+    """Desired state of one worker, signed by the control plane. `state`: see below.
+
+    "active" | "cordoned" (takes no new jobs) | "drained" (cordoned, and its engines stop when idle) | "revoked".
+    """
 
     worker: str
     revision: int

@@ -59,36 +59,44 @@ return {OK}
 
 OFFER = f"""
 -- The dispatcher's side: a new attempt becomes current only if it is higher than the one known.
--- KEYS: job hash, queue list, counter of the queue (optional).
--- ARGV: attempt, envelope, job ttl s, '1' to push onto the list
+-- KEYS: job hash; and, to push onto a list here: queue list, counter of the queue.
+-- ARGV: attempt, job ttl s, and, to push: envelope
 local current = tonumber(redis.call('HGET', KEYS[1], 'attempt') or '0')
 if tonumber(ARGV[1]) <= current then return 1 end
 {NOW}
 redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[1], 'attempt', ARGV[1], 'offered', now)
 if KEYS[3] then redis.call('HSET', KEYS[1], 'number', redis.call('INCR', KEYS[3])) end
-redis.call('EXPIRE', KEYS[1], ARGV[3])
-if ARGV[4] == '1' then redis.call('LPUSH', KEYS[2], ARGV[2]) end
+redis.call('EXPIRE', KEYS[1], ARGV[2])
+if KEYS[2] then redis.call('LPUSH', KEYS[2], ARGV[3]) end
+return 0
+"""
+
+MARK = """
+-- The dispatcher's side, for a broker beside the store: the message of an attempt lies in its queue for certain.
+-- KEYS: job hash, counter of the queue. ARGV: attempt
+if redis.call('HGET', KEYS[1], 'attempt') ~= ARGV[1] then return 1 end
+redis.call('HSET', KEYS[1], 'number', redis.call('INCR', KEYS[2]))
 return 0
 """
 
 LOOK = f"""
--- What dispatcher and sweeper ask. KEYS: job hash; and, where the queue is a list here: queue list, its counter.
+-- What dispatcher and sweeper ask. KEYS: job hash, counter of its queue; and, where the queue is a list here, that.
 -- Answers attempt, worker, ms of lease left (negative: expired), done, cancelled, refused, ms since it was offered,
--- and '1' when the message has left the queue: queues are first in, first out, so of the n messages ever put in
--- all but the last LLEN have been taken.
+-- '1' when the message has left the queue, and how many were put in after it (-1: it was not put in for certain).
+-- Queues are first in, first out: once fewer messages lie there than came after it, it was taken.
 {NOW}
 local job = redis.call(
   'HMGET', KEYS[1], 'attempt', 'worker', 'lease', 'done', 'cancelled', 'refused', 'number', 'offered'
 )
 local left = job[3] and (tonumber(job[3]) - now) or 0
 local waited = job[8] and (now - tonumber(job[8])) or 0
-local taken = ''
-if KEYS[3] and job[7] then
-  local gone = tonumber(redis.call('GET', KEYS[3]) or '0') - redis.call('LLEN', KEYS[2])
-  if tonumber(job[7]) <= gone then taken = '1' end
+local taken, after = '', -1
+if job[7] then
+  after = tonumber(redis.call('GET', KEYS[2]) or '0') - tonumber(job[7])
+  if KEYS[3] and redis.call('LLEN', KEYS[3]) <= after then taken = '1' end
 end
-return {{job[1] or '', job[2] or '', left, job[4] or '', job[5] or '', job[6] or '', waited, taken}}
+return {{job[1] or '', job[2] or '', left, job[4] or '', job[5] or '', job[6] or '', waited, taken, after}}
 """
 
 REFUSE = """

@@ -57,6 +57,12 @@ def key_id(public: Ed25519PublicKey) -> str:
     return hashlib.sha256(public.public_bytes_raw()).hexdigest()[:16]
 
 
+def fingerprint(raw: bytes) -> str:
+    """Of a raw public key, for people to compare: the first 128 bits of its SHA-256, as `key_id` begins."""
+    digits = hashlib.sha256(raw).hexdigest()[:32]
+    return ":".join(digits[i : i + 4] for i in range(0, 32, 4))
+
+
 class Signer:
     """Signs canonical JSON payloads with one Ed25519 key."""
 

@@ -59,7 +59,7 @@ def test_everything_is_there_after_one_run(bootstrap):
 
 def test_a_second_run_makes_nothing_and_tells_no_secret(bootstrap):
     first = bootstrap("--jurisdiction", "DE")
-    Worker.objects.create(site=Site.objects.get(), name="node", public_key=b"k" * 32)
+    Worker.objects.create(site=Site.objects.get(), name="node", public_key=b"k" * 32, state="enrolled")
     before = len(factories.events_of(None))
     second = bootstrap("--jurisdiction", "JP")
     assert second == {name: first[name] for name in first.keys() - {"api_key", "admin_password", "enrol_token"}}

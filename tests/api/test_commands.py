@@ -17,6 +17,7 @@ from kasbah.residency.models import Site
 from tests import factories
 
 OURS = sorted(name for name, app in get_commands().items() if app.startswith("kasbah."))
+SITE = ("--slug", "a", "--name", "x", "--jurisdiction", "FR")
 POLICY = {
     "version": 1,
     "rules": [{"id": "all", "effect": "allow", "data_classes": ["public"], "models": ["*"], "sites": ["*"]}],
@@ -138,7 +139,11 @@ def test_text_for_people_is_a_table_or_lines(home, capsys):
         (["createdeployment", "--name", "m", "--digest", "0" * 64, "--site", "s"], "digest"),
         (["createdeployment", "--name", "m", "--digest", "0", "--site", "s", "--engine", "[1]"], "JSON object"),
         (["grant", "--tenant", "HOME", "--deployment", "none"], "no deployment 'none'"),
-        (["workers", "--drain", "0199c1f2-7a3b-7c4d-8e5f-0123456789ab"], "no worker"),
+        (["workers", "drain", "0199c1f2-7a3b-7c4d-8e5f-0123456789ab"], "no worker"),
+        (["workers", "approve"], "workers approve ID"),
+        (["sites", "cordon", "nowhere"], "no site 'nowhere'"),
+        (["createsite", *SITE, "--broker", "amqp://h"], "store_url: "),
+        (["createsite", *SITE, "--broker", "redis://h", "--store", "amqp://h"], "store_url: "),
         (["jobs", "--tenant", "HOME", "--limit", "100000"], "1 to 1000"),
         (["serve", "--port", "99999"], "not a port"),
         (["bootstrap_demo", "--jurisdiction", "France"], "ISO 3166"),

@@ -69,7 +69,8 @@ def make_platform() -> Platform:
     )
     deployment = create_deployment(factories.SYSTEM, factories.slug("chat"), version, [site])
     signer = Signer(Ed25519PrivateKey.generate())
-    worker = Worker.objects.create(site=site, name="node-1", public_key=signer.public.public_bytes_raw())
+    public = signer.public.public_bytes_raw()
+    worker = Worker.objects.create(site=site, name="node-1", public_key=public, state="enrolled")
     token = create_enrolment_token(factories.SYSTEM, site).row
     ids = {
         "sites": site.id,

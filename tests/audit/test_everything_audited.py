@@ -197,9 +197,13 @@ def _platform(http: Http, root: APIClient, second: APIClient) -> None:
     grant = http.call(root, f"POST {grants}", {"deployment": deployment}, status=201)["id"]
     http.call(root, f"DELETE {grants}<uuid:pk>/", pk=grant, status=204)
     http.call(root, "POST /api/enrolment-tokens/", {"site": place}, status=201)
+    for verb in ("cordon", "drain", "resume"):
+        http.call(root, f"POST /api/sites/<uuid:pk>/{verb}/", pk=place)
     worker = Worker.objects.create(site_id=place, name="w", public_key=b"k" * 32)
-    for verb in ("drain", "resume", "revoke"):
+    for verb in ("approve", "cordon", "drain", "resume", "revoke"):
         http.call(root, f"POST /api/workers/<uuid:pk>/{verb}/", pk=worker.id)
+    stranger = Worker.objects.create(site_id=place, name="x", public_key=b"x" * 32)
+    http.call(root, "POST /api/workers/<uuid:pk>/reject/", pk=stranger.id)
 
 
 def _log(http: Http, root: APIClient, admin: APIClient, user: User) -> None:
@@ -244,8 +248,12 @@ def test_each_recorded_command_leaves_its_event(model: Path, tmp_path: Path) -> 
     run("grant", *place, "--deployment", "d")
     run("enroltoken", "--site", "paris")
     worker = Worker.objects.create(site=Site.objects.get(slug="paris"), name="w", public_key=b"k" * 32)
-    for verb in ("--drain", "--resume", "--revoke"):
+    for verb in ("approve", "cordon", "drain", "resume", "revoke"):
         run("workers", verb, str(worker.id))
+    stranger = Worker.objects.create(site=Site.objects.get(slug="paris"), name="x", public_key=b"x" * 32)
+    run("workers", "reject", str(stranger.id))
+    for verb in ("cordon", "drain", "resume"):
+        run("sites", verb, "paris")
     commands.assert_all(lambda name: name.startswith("command ") and name != "command bootstrap_demo")
 
 

@@ -354,7 +354,7 @@ class ControlPlane:
         offer = self.store.register_script(scripts.OFFER)
         envelope = celery_envelope(sent.message, keys.queue(deployment.deployment))
         queue = keys.queue(deployment.deployment)
-        offer(keys=[keys.job(sent.job), queue], args=[sent.attempt, envelope, keys.JOB_TTL, "1"])
+        offer(keys=[keys.job(sent.job), queue], args=[sent.attempt, keys.JOB_TTL, envelope])
         return sent
 
     def submit(self, deployment: Assigned, body: Mapping[str, Any] | bytes, **options: Any) -> Sent:

@@ -88,7 +88,7 @@ def test_a_worker_can_run_the_contracts_scripts(site: Users) -> None:
     job, frames, replies = keys.job(JOB), keys.frames(JOB, ATTEMPT), keys.replies("web1")
     control.xadd(replies, {"start": "1"})
     offered = [job, keys.queue("d1"), keys.offered("d1")]
-    assert control.eval(scripts.OFFER, 3, *offered, ATTEMPT, "{}", keys.JOB_TTL, "1") == 0
+    assert control.eval(scripts.OFFER, 3, *offered, ATTEMPT, keys.JOB_TTL, "{}") == 0
 
     assert script(worker, scripts.CLAIM, [job], [ATTEMPT, WORKER, 10_000, "n"]) == scripts.OK
     assert script(worker, scripts.RENEW, [job], [WORKER, 10_000, ATTEMPT]) == [scripts.OK]
@@ -98,8 +98,9 @@ def test_a_worker_can_run_the_contracts_scripts(site: Users) -> None:
     assert control.xlen(frames) == 1
     assert control.xlen(replies) == 2
     assert control.ttl(frames) > 0
-    look = control.eval(scripts.LOOK, 3, *offered)
+    look = control.eval(scripts.LOOK, 3, offered[0], offered[2], offered[1])
     assert look[0] == b"1"
+    assert look[8] == 0  # nothing was put in after it
     assert control.eval(scripts.CANCEL, 1, job) == 1
     assert control.eval(scripts.REFUSE, 1, job, ATTEMPT, "replayed") == 1
 

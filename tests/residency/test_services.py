@@ -66,13 +66,18 @@ def test_sealed_columns_open_in_their_own_place_only() -> None:
 
 def test_changes_of_sites_are_on_record_without_their_secrets() -> None:
     made = site()
-    services.update_site(SYSTEM, made, name="Paris 2", active=False, broker_url="rediss://:other@10.0.0.1:6380/1")
+    services.update_site(SYSTEM, made, name="Paris 2", broker_url="rediss://:other@10.0.0.1:6380/1")
+    services.update_site(SYSTEM, made, store_url="redis://:pass-word@10.0.0.2/0")
     made.refresh_from_db()
-    assert (made.name, made.active, services.broker_url(made)) == ("Paris 2", False, "rediss://:other@10.0.0.1:6380/1")
+    assert (made.name, services.broker_url(made)) == ("Paris 2", "rediss://:other@10.0.0.1:6380/1")
     events = [event for event in factories.events_of(None) if str(event["type"]).startswith("site.")]
-    assert [event["type"] for event in events] == ["site.created", "site.changed"]
+    assert [event["type"] for event in events] == ["site.created", "site.changed", "site.changed"]
     assert events[0]["details"] == {"slug": "paris", "jurisdiction": "FR"}
-    assert events[1]["details"] == {"slug": "paris", "fields": ["active", "broker_url_sealed", "name"], "active": False}
+    assert events[1]["details"] == {"slug": "paris", "fields": ["name", "broker_url_sealed"]}
+    assert events[2]["details"] == {"slug": "paris", "fields": ["store_url_sealed"]}
+    assert services.store_url(made) == "redis://:pass-word@10.0.0.2/0"
+    services.update_site(SYSTEM, made, store_url="")
+    assert services.store_url(made) == services.broker_url(made)
     assert "pass-word" not in str(events)
 
 
@@ -83,7 +88,9 @@ def test_changes_of_sites_are_on_record_without_their_secrets() -> None:
         ("jurisdiction", "UK"),
         ("jurisdiction", "fr"),
         ("jurisdiction", ""),
-        ("broker_url", "amqp://guest:pass-word@localhost"),
+        ("store_url", "amqp://guest:pass-word@localhost"),
+        ("store_url", "redis://"),
+        ("broker_url", "kafka://:pass-word@localhost"),
         ("broker_url", "redis://"),
         ("broker_url", "redis://host:port"),
         ("broker_url", "redis://host:99999"),
@@ -113,7 +120,7 @@ def test_only_the_platform_administrator_makes_and_changes_sites() -> None:
         with pytest.raises(Forbidden):
             services.create_site(actor, "rabat", "Rabat", "MA", URL)
         with pytest.raises(Forbidden):
-            services.update_site(actor, made, active=False)
+            services.cordon_site(actor, made)
     chief = actor_of_user(factories.user(is_platform_admin=True))
     assert services.create_site(chief, "rabat", "Rabat", "MA", URL).jurisdiction == "MA"
 
@@ -276,8 +283,7 @@ async def test_the_asynchronous_side_decides_from_what_is_active(database: Datab
 
     def prepare() -> tuple[Tenant, Tenant, Site]:
         one, other = factories.tenant(), factories.tenant()
-        site("old")
-        services.update_site(SYSTEM, Site.objects.get(slug="old"), active=False)
+        services.drain_site(SYSTEM, site("old", "MA"))
         paris = site()
         site("rabat", "MA")
         active(one, allow("superseded"))
@@ -290,9 +296,9 @@ async def test_the_asynchronous_side_decides_from_what_is_active(database: Datab
     async with database.transaction(one.id) as link:
         policy, sites = await services.load_policy(link, one.id), await services.load_sites(link)
         foreign = await services.load_policy(link, other.id)
-    assert [record.slug for record in sites] == ["paris", "rabat"]
-    assert sites[0].public_key == bytes(paris.sealing_public_key)
-    assert sites[0].broker_url == URL
+    assert [(record.slug, record.takes_jobs) for record in sites] == [("old", False), ("paris", True), ("rabat", True)]
+    assert sites[1].public_key == bytes(paris.sealing_public_key)
+    assert (sites[1].broker_url, sites[1].store_url) == (URL, URL)
     assert "pass-word" not in repr(sites)
     decision = decide(policy, ask(one, sites))
     assert (decision.sites, decision.rule, decision.policy_version) == ((paris.id,), "france", 2)

@@ -51,6 +51,7 @@ async def ready(shelf: Shelf, *workers: WorkerRecord, load: Counter[Any] | None 
     sent: Counter[Any] = load or Counter()
     found = Capacity(lambda site, deployment: sent[site, deployment])
     found.set_workers(workers)
+    found.set_sites(SITES)
     for site in SITES:
         await found.refresh(site, shelf)  # type: ignore[arg-type]
     return found.ready(DEPLOYMENT, SITES)

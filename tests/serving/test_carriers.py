@@ -17,7 +17,8 @@ import pytest
 
 from inference_worker.contract import keys, scripts
 from inference_worker.contract.messages import JobMessage
-from kasbah.serving.dispatch.carriers import CeleryCarrier, Offer, RedisCarrier, carrier
+from kasbah.serving.dispatch.carriers import CeleryCarrier, RedisCarrier, carrier
+from kasbah.serving.dispatch.publisher import Offer
 from kasbah.serving.dispatch.store import Store, StoreAway
 from tests.inference_worker.harness import wait_for
 from tests.serving.stand_in import StandIn
@@ -70,7 +71,7 @@ def name(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
 async def test_an_attempt_is_offered_once(name: str, stores: list[Any], world: World) -> None:
     standing = await apart(stand_in, world)
     store = Store(stores[0].url, 2.0)
-    chosen = carrier(store, stores[0].url, 2.0)
+    chosen = carrier(store, stores[0].url, stores[0].url, 2.0)
     offer = Offer(standing.deployment, MESSAGE)
     await chosen.send([offer])
     await chosen.send([offer])  # the answer to the first was lost
@@ -94,11 +95,10 @@ async def test_a_store_that_is_away_is_said(stores: list[Any]) -> None:
 
 def test_an_unknown_carrier_is_refused(monkeypatch: Any) -> None:
     from kasbah.common.env import SettingMissing
-    from kasbah.serving.dispatch.carriers import counted
 
     monkeypatch.setenv("KASBAH_CARRIER", "pigeon")
     with pytest.raises(SettingMissing, match="pigeon"):
-        counted()
+        carrier(Store("redis://127.0.0.1:1/0", 0.3), "redis://a", "redis://a", 0.3)
 
 
 @contextlib.contextmanager

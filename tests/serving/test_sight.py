@@ -10,7 +10,8 @@ from inference_worker.contract.messages import RefusalCode
 from kasbah.serving.dispatch.sight import TRY_AGAIN, Sight, Verdict, judge
 
 WAITING = Sight(
-    attempt=2, worker="", lease_left_ms=0, done=False, cancelled=False, refused="", waited_ms=5000, taken=False
+    attempt=2, worker="", lease_left_ms=0, done=False, cancelled=False, refused="", waited_ms=5000, taken=False,
+    after=3,
 )
 CLAIMED = replace(WAITING, worker="w", lease_left_ms=900)
 

@@ -27,7 +27,7 @@ from kasbah.registry.models import Model, ModelVersion, Stage
 from kasbah.residency.models import Site
 from kasbah.residency.services import create_site, site_keys
 from kasbah.serving import tasks
-from kasbah.serving.models import Deployment, Job, Worker
+from kasbah.serving.models import Deployment, Job, Worker, WorkerState
 from kasbah.serving.services import (
     Dispatcher,
     JobRequest,
@@ -60,8 +60,8 @@ class World:
     models: Path
 
     def token(self, site: int = 0) -> str:
-        """A new enrolment token."""
-        return create_enrolment_token(factories.SYSTEM, self.sites[site]).text
+        """A new enrolment token, whose worker needs no approval."""
+        return create_enrolment_token(factories.SYSTEM, self.sites[site], preapproved=True).text
 
     def request(
         self, text: str = "hello", *, stream: bool = True, sites: Sequence[int] = (0,), **body: Any
@@ -132,7 +132,11 @@ def stand_in(world: World, site: int = 0) -> StandIn:
     public = Signer.from_raw(private).public.public_bytes_raw()
     place = world.sites[site]
     row = Worker.objects.create(
-        site=place, name=factories.slug("worker"), public_key=public, last_seen_at=timezone.now()
+        site=place,
+        name=factories.slug("worker"),
+        public_key=public,
+        state=WorkerState.ENROLLED,
+        last_seen_at=timezone.now(),
     )
     made = StandIn(
         url=world.stores[site].url,

@@ -159,7 +159,7 @@ def _enrolment_token(actor: Actor, site: Site) -> str | None:
     """A token when no worker could start without one."""
     if Worker.objects.filter(site=site).exclude(state=WorkerState.REVOKED).exists():
         return None
-    return serving.create_enrolment_token(actor, site).text
+    return serving.create_enrolment_token(actor, site, preapproved=True).text
 
 
 def _api_key(actor: Actor, tenant: Tenant, project: Project, wanted: Wanted) -> str | None:

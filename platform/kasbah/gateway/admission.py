@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 from uuid import UUID
 
 from kasbah.audit import services as audit
-from kasbah.audit.services import Event, EventType
+from kasbah.audit.services import Event, EventType, content
+from kasbah.audit.services.content import Place
 from kasbah.common.errors import Forbidden, Invalid, KasbahError, QuotaExceeded, Unauthenticated
-from kasbah.gateway import idempotency, refusals
+from kasbah.gateway import idempotency, keeping, refusals
 from kasbah.gateway.bodies import base
 from kasbah.gateway.cache import Facts
 from kasbah.gateway.endpoints import Endpoint
@@ -25,6 +27,7 @@ from kasbah.identity.models import DataClass, Scope
 from kasbah.identity.services import Principal, actor_of_key
 from kasbah.metering.services import Reservation
 from kasbah.residency.services import Decision, Question, SiteFact, decide
+from kasbah.residency.services.classification import UNREAD, raised, summary
 from kasbah.serving.services import DeploymentRecord, JobRequest, NewJob
 
 CLASSES = tuple(DataClass.values)
@@ -40,12 +43,14 @@ class Wish:
     principal: Principal
     endpoint: Endpoint
     body: base.Body
-    size: int  # bytes of the body as it came
+    data: bytes = field(repr=False)  # the body as it came
     facts: Facts
     deployment: DeploymentRecord
-    question: Question
+    asked: Question  # as the client asked
+    question: Question  # as it is decided about: the classifier may have raised it
     key: idempotency.Key | None
     resume_within: int  # seconds
+    found: Mapping[str, int] = field(default_factory=dict)  # by the classifier: how often which kind of content
 
     @property
     def longest(self) -> int:
@@ -62,14 +67,12 @@ class Admitted:
     reservation: Reservation
     job: NewJob
     intent: Event
+    place: Place | None  # where content of it is kept; None: nowhere
 
     @property
     def may_keep(self) -> bool:
         """Whether the answer is to be kept for its idempotency key, which the policy must allow."""
-        policy = self.wish.facts.policy
-        if self.wish.key is None or policy is None:
-            return False
-        return policy.content(self.job.data_class) == "sealed"
+        return self.wish.key is not None and self.place is not None and self.place.level == content.SEALED
 
     def site_slug(self, site_id: UUID) -> str:
         """Name of one of the compliant sites."""
@@ -81,6 +84,7 @@ class Admitted:
         return [
             *((name.encode(), value.encode()) for name, value in self.reservation.headers.items()),
             (b"kasbah-policy-version", b"%d" % self.decision.policy_version),
+            (b"kasbah-data-class", self.decision.data_class.encode()),
             (b"kasbah-model-digest", self.wish.deployment.model_digest.encode()),
             (b"kasbah-audit-receipt", audit.receipt(self.intent).encode()),
         ]
@@ -109,14 +113,16 @@ async def understand(runtime: Runtime, exchange: Exchange, endpoint: Endpoint) -
     if deployment is None:
         raise refusals.model_not_found(body.model)
     exchange.notes["model"] = deployment.name
+    question = _question(exchange, principal, facts, deployment)
     wish = Wish(
         principal=principal,
         endpoint=endpoint,
         body=body,
-        size=len(data),
+        data=data,
         facts=facts,
         deployment=deployment,
-        question=_question(exchange, principal, facts, deployment),
+        asked=question,
+        question=question,
         resume_within=resume_within(exchange),
         key=idempotency.read(principal, exchange.header(b"idempotency-key"), endpoint.path, data),
     )
@@ -159,18 +165,21 @@ def _question(exchange: Exchange, principal: Principal, facts: Facts, deployment
 
 async def admit(runtime: Runtime, exchange: Exchange, wish: Wish) -> Admitted | None:
     """Decide, reserve, seal, commit. None: another request holds the idempotency key. Raises KasbahError."""
+    wish = await _classified(runtime, wish)
     decision = decide(wish.facts.policy, wish.question)
     if not decision.allowed:
-        await _deny(runtime, exchange, wish, decision, refusals.residency_denied(decision))
+        await _deny(runtime, exchange, wish, decision, refusals.residency_denied(decision, wish.found))
     if not runtime.dispatcher.capacity.ready(wish.deployment.id, decision.sites):
-        raise refusals.no_capacity(wish.deployment.name)
+        sites = [wish.facts.sites[site] for site in decision.sites]
+        closed = {site.slug: site.state for site in sites if not site.takes_jobs}
+        raise refusals.no_capacity(wish.deployment.name, closed)
     limits = await runtime.tenants.limits(wish.principal)
     body = wish.body
     try:
         reservation = await runtime.meter.reserve(
             wish.principal,
             limits,
-            body.prompt_at_most(wish.size, wish.longest),
+            body.prompt_at_most(len(wish.data), wish.longest),
             body.completion_at_most(wish.longest),
         )
     except QuotaExceeded as error:
@@ -179,14 +188,29 @@ async def admit(runtime: Runtime, exchange: Exchange, wish: Wish) -> Admitted | 
         job = runtime.dispatcher.prepare(_job_request(exchange, wish, decision))
         intent = _event(exchange, wish, decision, EventType.INFERENCE_INTENT, audit.Outcome.PENDING, job=job)
         claim = wish.key.claim(job.id) if wish.key is not None else None
-        written = await runtime.ledger.write(Entry(event=intent, job=job, claim=claim))
+        place = keeping.place(wish.facts.policy, wish.principal, decision, exchange.request_id)
+        kept = await keeping.prompt(runtime, place, wish.data)
+        intent = keeping.told(intent, kept)
+        written = await runtime.ledger.write(Entry(event=intent, job=job, claim=claim, content=kept))
     except BaseException:
         await runtime.meter.release(reservation)
         raise
     if not written:
         await runtime.meter.release(reservation)
         return None
-    return Admitted(wish, decision, reservation, job, intent)
+    return Admitted(wish, decision, reservation, job, intent, place)
+
+
+async def _classified(runtime: Runtime, wish: Wish) -> Wish:
+    """The wish as it is decided about: of a stricter class, and with more tags, if its policy's classifier finds
+    something in what the engine would be given. Raises Unavailable."""
+    policy = wish.facts.policy
+    if policy is None or (classifier := policy.classifier) is None:
+        return wish
+    found = await runtime.classifying.look(wish.body.for_engine(), classifier.detect)
+    if not wish.body.readable:
+        found[UNREAD] = 1
+    return replace(wish, question=raised(wish.question, policy, found), found=found)
 
 
 def _job_request(exchange: Exchange, wish: Wish, decision: Decision) -> JobRequest:
@@ -212,6 +236,7 @@ async def _deny(runtime: Runtime, exchange: Exchange, wish: Wish, decision: Deci
     event = _event(exchange, wish, decision, EventType.INFERENCE_DENIED, audit.Outcome.DENIED, reason=error.code)
     await runtime.ledger.write(Entry(event=event))
     error.headers["kasbah-policy-version"] = str(decision.policy_version)
+    error.headers["kasbah-data-class"] = decision.data_class
     error.headers["kasbah-audit-receipt"] = audit.receipt(event)
     raise error
 
@@ -233,12 +258,18 @@ def _event(
         "project": question.project,
         "stream": wish.body.streams,
         # With tags and purpose all that was asked, so that a simulation can ask it again (residency.simulation).
-        "class_asked": question.data_class,
+        "class_asked": wish.asked.data_class,
         "at": question.at,
         "places": [f"{site.id} {site.slug} {site.jurisdiction}" for site in question.sites],
     }
     if wish.question.tags:
         details["tags"] = list(wish.question.tags)
+    if wish.asked.tags != question.tags:
+        details["tags_asked"] = list(wish.asked.tags)
+    if wish.facts.policy is not None and wish.facts.policy.classifier is not None:
+        details["looked_for"] = list(wish.facts.policy.classifier.detect)
+    if wish.found:
+        details["classified"] = summary(wish.found)
     if wish.question.purpose:
         details["purpose"] = wish.question.purpose
     details["sites"] = [str(site) for site in decision.sites]

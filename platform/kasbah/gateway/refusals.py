@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from kasbah.common.errors import Forbidden, Invalid, KasbahError, NotFound, Unavailable
 from kasbah.residency.services import Decision
+from kasbah.residency.services.classification import UNREAD, summary
 
 
-def residency_denied(decision: Decision) -> Forbidden:
-    """Names the rule and the policy version; trying again changes nothing."""
+def residency_denied(decision: Decision, found: Mapping[str, int]) -> Forbidden:
+    """Names the rule, the policy version, and what the classifier found; trying again changes nothing."""
+    way_out = "send another kasbah-data-class if the content really is of another class."
+    if found:
+        long = " (unread: it is too long to look through, or sent as token ids)" if UNREAD in found else ""
+        way_out = (
+            f"take out what was found in the text: {summary(found)}{long}. It is treated as {decision.data_class} for"
+            " that, whatever kasbah-data-class says."
+        )
     return Forbidden(
         f"Residency policy version {decision.policy_version}, rule {decision.rule}: {decision.explain()} Ask your"
-        " tenant's administrator, or send another kasbah-data-class if the content really is of another class.",
+        f" tenant's administrator, or {way_out}",
         code="residency_denied",
+    )
+
+
+def not_classified() -> Unavailable:
+    """The classifier failed or took too long; what nobody looked through is sent nowhere."""
+    return Unavailable(
+        "The text could not be looked through for personal data, as your tenant's policy demands. Try again.",
+        code="classifier_failed",
+        retry_after=2,
     )
 
 
@@ -24,10 +43,11 @@ def model_not_found(name: str) -> NotFound:
     )
 
 
-def no_capacity(name: str) -> Unavailable:
-    """No worker serves the model at a compliant site now."""
+def no_capacity(name: str, closed: Mapping[str, str]) -> Unavailable:
+    """No worker serves the model at a compliant site now; `closed`: those that take no jobs, slug by slug, and why."""
+    why = "".join(f" Site {slug} is {state} and takes no new requests." for slug, state in sorted(closed.items()))
     return Unavailable(
-        f"No worker serves the model {name!r} at a site where your request may be processed. Try again.",
+        f"No worker serves the model {name!r} at a site where your request may be processed.{why} Try again.",
         code="no_capacity",
         retry_after=5,
     )

@@ -15,14 +15,14 @@ JOIN serving_deploymentgrant AS allowed ON allowed.deployment_id = deployment.id
 JOIN registry_modelversion AS version ON version.id = deployment.model_version_id
 JOIN registry_model AS model ON model.id = version.model_id
 LEFT JOIN serving_deployment_sites AS place ON place.deployment_id = deployment.id
-LEFT JOIN residency_site AS site ON site.id = place.site_id AND site.active
+LEFT JOIN residency_site AS site ON site.id = place.site_id
 WHERE deployment.enabled
 GROUP BY deployment.id, version.id, model.id ORDER BY deployment.name
 """
 
 
 async def load_deployments(connection: Connection, tenant_id: UUID) -> tuple[DeploymentRecord, ...]:
-    """The deployments that this tenant may use, by name; sites are the active ones."""
+    """The deployments that this tenant may use, by name, with all their sites: which take jobs now is asked later."""
     rows = await connection.execute(DEPLOYMENTS, [tenant_id])
     return tuple(
         DeploymentRecord(
@@ -39,8 +39,8 @@ async def load_deployments(connection: Connection, tenant_id: UUID) -> tuple[Dep
 
 
 async def load_workers(connection: Connection) -> tuple[WorkerRecord, ...]:
-    """Every worker that was not revoked: a lost or drained one may still finish what it has."""
+    """Every worker that was approved and not revoked: a lost or drained one may still finish what it has."""
     rows = await connection.execute(
-        "SELECT id, site_id, name, public_key, state FROM serving_worker WHERE state <> 'revoked'"
+        "SELECT id, site_id, name, public_key, state FROM serving_worker WHERE state NOT IN ('pending', 'revoked')"
     )
     return tuple(WorkerRecord(row[0], row[1], row[2], bytes(row[3]), row[4]) for row in await rows.fetchall())

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from django.db import models
+from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from kasbah.common.ids import uuid7
@@ -40,10 +43,16 @@ class DeploymentGrant(models.Model):
 class WorkerState(models.TextChoices):
     """What the control plane wants of a worker, and whether it hears from it."""
 
+    PENDING = "pending", _("waits for approval")
     ENROLLED = "enrolled", _("enrolled")
+    CORDONED = "cordoned", _("cordoned")
     DRAINED = "drained", _("drained")
     LOST = "lost", _("lost")
     REVOKED = "revoked", _("revoked")
+
+
+LOST_AFTER = timedelta(seconds=15)
+UNHEARD = (WorkerState.PENDING, WorkerState.REVOKED)  # nothing that these say is believed
 
 
 class Worker(models.Model):
@@ -53,7 +62,7 @@ class Worker(models.Model):
     site = models.ForeignKey(Site, on_delete=models.PROTECT, related_name="workers")
     name = models.CharField(max_length=63)
     public_key = models.BinaryField(max_length=32, unique=True)
-    state = models.CharField(max_length=10, choices=WorkerState.choices, default=WorkerState.ENROLLED)
+    state = models.CharField(max_length=10, choices=WorkerState.choices, default=WorkerState.PENDING)
     engine = models.CharField(max_length=60, blank=True, default="")
     hardware = models.JSONField(default=dict)
     served = models.JSONField(default=list)  # contract.Served of the last report
@@ -66,6 +75,18 @@ class Worker(models.Model):
     class Meta:
         constraints = [models.UniqueConstraint(fields=["site", "name"], name="worker_name_once_a_site")]
 
+    @property
+    def alive(self) -> bool:
+        """Whether it was heard lately; a report a second is what it sends."""
+        heard = self.last_seen_at
+        return self.state not in UNHEARD and heard is not None and timezone.now() - heard < LOST_AFTER
+
+    @property
+    def capacity(self) -> int:
+        """Jobs that its ready engines run at once, as it last said."""
+        ready = [served for served in self.served if served["state"] == "ready"] if self.alive else []
+        return sum(served.get("capacity", 0) for served in ready)
+
 
 class EnrolmentToken(models.Model):
     """A one-time token with which a worker joins a site; its secret lies sealed."""
@@ -74,6 +95,7 @@ class EnrolmentToken(models.Model):
     site = models.ForeignKey(Site, on_delete=models.PROTECT, related_name="enrolment_tokens")
     secret_sealed = models.BinaryField()
     expires_at = models.DateTimeField()
+    preapproved = models.BooleanField(default=False)  # whoever joins with it needs no approval
     used_by = models.OneToOneField(Worker, null=True, on_delete=models.PROTECT, related_name="enrolment_token")
     created_at = models.DateTimeField(auto_now_add=True)
 

@@ -46,8 +46,14 @@ class EventType(StrEnum):
     MODEL_APPROVED = "model.approved"
     SITE_CREATED = "site.created"
     SITE_CHANGED = "site.changed"
+    SITE_CORDONED = "site.cordoned"
+    SITE_DRAINED = "site.drained"
+    SITE_RESUMED = "site.resumed"
+    SITE_LOST = "site.lost"  # no worker is heard, or its store or broker is away
+    SITE_BACK = "site.back"
     POLICY_CREATED = "policy.created"
     POLICY_ACTIVATED = "policy.activated"
+    POLICY_SIMULATED = "policy.simulated"  # reads the audit log
     DEPLOYMENT_CREATED = "deployment.created"
     DEPLOYMENT_CHANGED = "deployment.changed"
     DEPLOYMENT_GRANTED = "deployment.granted"
@@ -55,6 +61,9 @@ class EventType(StrEnum):
     ENROLMENT_TOKEN_CREATED = "enrolment_token.created"  # noqa: S105 - the name of an event
     WORKER_ENROLLED = "worker.enrolled"
     WORKER_ENROLMENT_REFUSED = "worker.enrolment_refused"
+    WORKER_APPROVED = "worker.approved"
+    WORKER_REJECTED = "worker.rejected"
+    WORKER_CORDONED = "worker.cordoned"
     WORKER_DRAINED = "worker.drained"
     WORKER_RESUMED = "worker.resumed"
     WORKER_LOST = "worker.lost"

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
+from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -14,23 +15,53 @@ from inference_worker.contract.signing import b64
 from kasbah.common.api import ListMixin, RetrieveMixin, StrictBody, StrictSerializer
 from kasbah.identity.models import SLUG
 from kasbah.residency import services
-from kasbah.residency.models import Site
+from kasbah.residency.models import Site, SiteHealth, SiteState
 
 JURISDICTION = r"^[A-Z]{2}$"
 
 
+ADDRESS = {
+    "broker_url": "redis://, rediss://, amqp:// or amqps:// address of the site's own broker.",
+    "store_url": "redis:// or rediss:// address of its stream store; empty: the broker is the store too.",
+}
+
+
+class HealthShown(serializers.ModelSerializer[SiteHealth]):
+    """What housekeeping found when it last looked. `broker_state`, `store_state`: ok, or the class of the error."""
+
+    class Meta:
+        model = SiteHealth
+        exclude = ["site"]
+
+
 class SiteShown(serializers.ModelSerializer[Site]):
-    """A site. Its broker's address holds a password and is never shown."""
+    """A site. The addresses of its broker and store hold passwords and are never shown."""
 
     sealing_public_key = serializers.SerializerMethodField(help_text="X25519, raw, base64url.")
+    own_store = serializers.SerializerMethodField(help_text="Whether it has a stream store beside its broker.")
+    health = HealthShown(read_only=True, allow_null=True, help_text="Null: not looked at yet.")
 
     class Meta:
         model = Site
-        fields = ["id", "slug", "name", "jurisdiction", "active", "sealing_public_key", "created_at"]
+        fields = [
+            "id",
+            "slug",
+            "name",
+            "jurisdiction",
+            "state",
+            "own_store",
+            "health",
+            "sealing_public_key",
+            "created_at",
+        ]
 
     def get_sealing_public_key(self, site: Site) -> str:
         """Text of the key."""
         return b64(bytes(site.sealing_public_key))
+
+    def get_own_store(self, site: Site) -> bool:
+        """Whether one was given."""
+        return bool(site.store_url_sealed)
 
 
 class SiteCreate(StrictBody):
@@ -39,8 +70,9 @@ class SiteCreate(StrictBody):
     slug = serializers.CharField(max_length=63, validators=[SLUG])
     name = serializers.CharField(max_length=200)
     jurisdiction = serializers.RegexField(JURISDICTION, help_text="ISO 3166-1 alpha-2, such as FR.")
-    broker_url = serializers.CharField(
-        max_length=500, write_only=True, help_text="redis:// or rediss:// address of the site's own broker."
+    broker_url = serializers.CharField(max_length=500, write_only=True, help_text=ADDRESS["broker_url"])
+    store_url = serializers.CharField(
+        max_length=500, write_only=True, required=False, allow_blank=True, help_text=ADDRESS["store_url"]
     )
 
 
@@ -48,8 +80,8 @@ class SiteChange(StrictBody):
     """What may change."""
 
     name = serializers.CharField(max_length=200)
-    active = serializers.BooleanField(help_text="False: nothing is sent there any more.")
-    broker_url = serializers.CharField(max_length=500, write_only=True)
+    broker_url = serializers.CharField(max_length=500, write_only=True, help_text=ADDRESS["broker_url"])
+    store_url = serializers.CharField(max_length=500, write_only=True, allow_blank=True, help_text=ADDRESS["store_url"])
 
 
 class SiteFilters(StrictSerializer):
@@ -57,13 +89,13 @@ class SiteFilters(StrictSerializer):
 
     slug = serializers.CharField(required=False, max_length=63)
     jurisdiction = serializers.RegexField(JURISDICTION, required=False)
-    active = serializers.BooleanField(required=False)
+    state = serializers.ChoiceField(SiteState.choices, required=False)
 
 
 class SiteViewSet(ListMixin, RetrieveMixin):
     """Datacenters, each in one jurisdiction and with its own broker."""
 
-    queryset = Site.objects.all()
+    queryset = Site.objects.select_related("health")
     serializer_class = SiteShown
     filters = SiteFilters
     access: ClassVar = {
@@ -71,6 +103,9 @@ class SiteViewSet(ListMixin, RetrieveMixin):
         "retrieve": "site.read",
         "create": "site.manage",
         "partial_update": "site.manage",
+        "cordon": "site.manage",
+        "drain": "site.manage",
+        "resume": "site.manage",
     }
 
     @extend_schema(request=SiteCreate, responses={201: SiteShown})
@@ -80,7 +115,25 @@ class SiteViewSet(ListMixin, RetrieveMixin):
 
     @extend_schema(request=SiteChange)
     def partial_update(self, request: Request, pk: UUID) -> Response:
-        """Rename a site, move its broker, or switch it off or on."""
+        """Rename a site, or move its broker or its store."""
         found = self.find()
         fields = self.body(SiteChange, partial=True)
         return self.shown(services.update_site(self.actor, found, **fields))
+
+    @extend_schema(request=None)
+    @action(detail=True, methods=["post"])
+    def cordon(self, request: Request, pk: UUID) -> Response:
+        """Send no new jobs there; what it has ends and its engines stay."""
+        return self.shown(services.cordon_site(self.actor, self.find()))
+
+    @extend_schema(request=None)
+    @action(detail=True, methods=["post"])
+    def drain(self, request: Request, pk: UUID) -> Response:
+        """Send no new jobs there, and stop its engines when what it has has ended."""
+        return self.shown(services.drain_site(self.actor, self.find()))
+
+    @extend_schema(request=None)
+    @action(detail=True, methods=["post"])
+    def resume(self, request: Request, pk: UUID) -> Response:
+        """Send jobs there again."""
+        return self.shown(services.resume_site(self.actor, self.find()))

@@ -11,23 +11,32 @@ from kasbah.common.errors import Unavailable
 from kasbah.residency.compiled import CompiledPolicy, compile_policy
 from kasbah.residency.decision import SiteFact
 from kasbah.residency.document import PolicyInvalid
-from kasbah.residency.services.sites import unseal
+from kasbah.residency.models import SiteState
+from kasbah.residency.services.sites import addresses
 
 ACTIVE_POLICY = "SELECT id, version, document FROM residency_policy WHERE tenant_id = %s AND state = 'active'"
-ACTIVE_SITES = (
-    "SELECT id, slug, jurisdiction, sealing_public_key, broker_url_sealed FROM residency_site WHERE active ORDER BY id"
-)
+SITES = """
+SELECT id, slug, jurisdiction, sealing_public_key, broker_url_sealed, store_url_sealed, state FROM residency_site
+ORDER BY id
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class SiteRecord:
-    """An active site: `public_key` is its raw X25519 key, `broker_url` holds a password."""
+    """A site: `public_key` is its raw X25519 key; the addresses hold passwords and may be the same one."""
 
     id: UUID
     slug: str
     jurisdiction: str
     public_key: bytes
     broker_url: str = field(repr=False)
+    store_url: str = field(repr=False)
+    state: str = SiteState.ACTIVE
+
+    @property
+    def takes_jobs(self) -> bool:
+        """Whether new jobs may be sent there; a cordoned or drained one only finishes what it has."""
+        return self.state == SiteState.ACTIVE
 
     @property
     def fact(self) -> SiteFact:
@@ -50,11 +59,11 @@ async def load_policy(connection: Connection, tenant_id: UUID) -> CompiledPolicy
 
 
 async def load_sites(connection: Connection) -> tuple[SiteRecord, ...]:
-    """Every active site, oldest first. Raises Unavailable when its secrets do not open."""
-    rows = await (await connection.execute(ACTIVE_SITES)).fetchall()
+    """Every site, oldest first. Raises Unavailable when its secrets do not open."""
+    rows = await (await connection.execute(SITES)).fetchall()
     try:
         return tuple(
-            SiteRecord(row[0], row[1], row[2], bytes(row[3]), unseal(row[0], "broker_url_sealed", row[4]).decode())
+            SiteRecord(row[0], row[1], row[2], bytes(row[3]), *addresses(row[0], row[4], row[5]), state=row[6])
             for row in rows
         )
     except CannotOpen as error:

@@ -106,7 +106,7 @@ def explain(
     with rls.tenant_scope(tenant.id):
         active = Policy.objects.filter(tenant_id=tenant.id, state=PolicyState.ACTIVE).first()
         named = Project.objects.filter(tenant_id=tenant.id, slug=project).first()
-    sites = tuple(SiteFact(site.id, site.slug, site.jurisdiction) for site in Site.objects.filter(active=True))
+    sites = tuple(SiteFact(site.id, site.slug, site.jurisdiction) for site in Site.objects.all())
     compiled = None
     if active is not None:
         compiled = compile_policy(active.document, tenant=tenant.id, policy_id=str(active.id), version=active.version)

@@ -10,14 +10,16 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from kasbah.audit.services import Event, EventType, Resource, record
 from kasbah.common import rls, sealed, validation
-from kasbah.common.errors import Invalid
+from kasbah.common.errors import Conflict, Invalid
 from kasbah.common.requestid import current
 from kasbah.identity.services import Actor, Permission, require
 from kasbah.residency.jurisdictions import CODES
-from kasbah.residency.models import Site
+from kasbah.residency.models import Site, SiteState
 
 TABLE = "residency_site"
-SCHEMES = ("redis", "rediss")
+STORES = ("redis", "rediss")
+BROKERS = (*STORES, "amqp", "amqps")
+LONGEST = 500  # characters of an address
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +30,11 @@ class SiteKeys:
     private: bytes = field(repr=False)
 
 
-def create_site(actor: Actor, slug: str, name: str, jurisdiction: str, broker_url: str) -> Site:
-    """A new site with a new sealing key. Raises Forbidden, Invalid, Conflict."""
+def create_site(actor: Actor, slug: str, name: str, jurisdiction: str, broker_url: str, *, store_url: str = "") -> Site:
+    """A new site with a new sealing key; without `store_url` its broker is its store too.
+
+    Raises Forbidden, Invalid, Conflict.
+    """
     require(actor, Permission.SITE_MANAGE, None)
     if jurisdiction not in CODES:
         raise Invalid(
@@ -39,7 +44,7 @@ def create_site(actor: Actor, slug: str, name: str, jurisdiction: str, broker_ur
     site = Site(slug=slug, name=name, jurisdiction=jurisdiction)
     site.sealing_public_key = private.public_key().public_bytes_raw()
     site.sealing_private_key_sealed = _seal(site, "sealing_private_key_sealed", private.private_bytes_raw())
-    site.broker_url_sealed = _seal(site, "broker_url_sealed", _checked(broker_url).encode())
+    _place(site, broker_url, store_url)
     with rls.platform_scope():
         validation.save(site, f"There is a site {slug} already.", param="slug")
         record(_event(EventType.SITE_CREATED, actor, site, jurisdiction=jurisdiction))
@@ -47,23 +52,60 @@ def create_site(actor: Actor, slug: str, name: str, jurisdiction: str, broker_ur
 
 
 def update_site(
-    actor: Actor, site: Site, *, name: str | None = None, active: bool | None = None, broker_url: str | None = None
+    actor: Actor,
+    site: Site,
+    *,
+    name: str | None = None,
+    broker_url: str | None = None,
+    store_url: str | None = None,
 ) -> Site:
-    """Rename it, switch it off or on, or move its broker. The jurisdiction stays: another place is another site.
+    """Rename it, or move its broker or store (`store_url` "": the broker is the store again).
 
-    Raises Forbidden, Invalid.
+    The jurisdiction stays: another place is another site. Raises Forbidden, Invalid.
     """
     require(actor, Permission.SITE_MANAGE, None)
-    changed: dict[str, str | bool | bytes | None] = {"name": name, "active": active}
-    if broker_url is not None:
-        changed["broker_url_sealed"] = _seal(site, "broker_url_sealed", _checked(broker_url).encode())
-    fields = sorted(field for field, value in changed.items() if value is not None)
-    for field_name in fields:
-        setattr(site, field_name, changed[field_name])
+    fields = []
+    if name is not None:
+        site.name = name
+        fields.append("name")
+    if broker_url is not None or store_url is not None:
+        broker, store = addresses(site.id, site.broker_url_sealed, site.store_url_sealed)
+        own = store if site.store_url_sealed else ""
+        _place(site, broker if broker_url is None else broker_url, own if store_url is None else store_url)
+        given = (("broker_url_sealed", broker_url), ("store_url_sealed", store_url))
+        fields += [column for column, url in given if url is not None]
     with rls.platform_scope():
         validation.check(site)
         site.save(update_fields=fields)
-        record(_event(EventType.SITE_CHANGED, actor, site, fields=fields, active=site.active))
+        record(_event(EventType.SITE_CHANGED, actor, site, fields=fields))
+    return site
+
+
+def cordon_site(actor: Actor, site: Site) -> Site:
+    """No new jobs are sent there; what it has ends, its engines stay. Raises Forbidden, Conflict."""
+    return _set_state(actor, site, SiteState.CORDONED, EventType.SITE_CORDONED)
+
+
+def drain_site(actor: Actor, site: Site) -> Site:
+    """Cordoned, and its engines stop when what it has has ended. Raises Forbidden, Conflict."""
+    return _set_state(actor, site, SiteState.DRAINED, EventType.SITE_DRAINED)
+
+
+def resume_site(actor: Actor, site: Site) -> Site:
+    """It takes jobs again. Raises Forbidden, Conflict."""
+    return _set_state(actor, site, SiteState.ACTIVE, EventType.SITE_RESUMED)
+
+
+def _set_state(actor: Actor, site: Site, state: SiteState, kind: EventType) -> Site:
+    require(actor, Permission.SITE_MANAGE, None)
+    with rls.platform_scope():
+        current = Site.objects.select_for_update().get(pk=site.pk)
+        if current.state == state:
+            raise Conflict(f"The site is {state} already.", code="state_unchanged")
+        before, current.state = current.state, state
+        current.save(update_fields=["state"])
+        record(_event(kind, actor, current, before=before))
+    site.state = state
     return site
 
 
@@ -75,7 +117,18 @@ def site_keys(site: Site) -> SiteKeys:
 
 def broker_url(site: Site) -> str:
     """The address of the site's broker; it holds a password. Raises sealing.CannotOpen."""
-    return unseal(site.id, "broker_url_sealed", site.broker_url_sealed).decode()
+    return addresses(site.id, site.broker_url_sealed, site.store_url_sealed)[0]
+
+
+def store_url(site: Site) -> str:
+    """The address of its stream store, which is the broker's where it has none of its own. Raises CannotOpen."""
+    return addresses(site.id, site.broker_url_sealed, site.store_url_sealed)[1]
+
+
+def addresses(site_id: object, broker: bytes | memoryview, store: bytes | memoryview) -> tuple[str, str]:
+    """Broker and store of a site from its two sealed columns. Raises sealing.CannotOpen."""
+    opened = unseal(site_id, "broker_url_sealed", broker).decode()
+    return opened, unseal(site_id, "store_url_sealed", store).decode() if store else opened
 
 
 def unseal(site_id: object, column: str, box: bytes | memoryview) -> bytes:
@@ -87,16 +140,31 @@ def _seal(site: Site, column: str, plaintext: bytes) -> bytes:
     return sealed.seal(plaintext, table=TABLE, row=site.id, column=column)
 
 
-def _checked(url: str) -> str:
-    """A broker's address. The error does not repeat it, because it holds a password."""
+def _place(site: Site, broker: str, store: str) -> None:
+    """Check both addresses together and seal them into the row. Raises Invalid."""
+    scheme = _checked(broker, BROKERS, "broker_url")
+    if store:
+        _checked(store, STORES, "store_url")
+    elif scheme not in STORES:
+        raise Invalid(
+            "RabbitMQ carries jobs but keeps no streams: give the address of a Redis or Valkey of this site too.",
+            param="store_url",
+        )
+    site.broker_url_sealed = _seal(site, "broker_url_sealed", broker.encode())
+    site.store_url_sealed = _seal(site, "store_url_sealed", store.encode()) if store else b""
+
+
+def _checked(url: str, schemes: tuple[str, ...], param: str) -> str:
+    """The scheme of a sound address. The error does not repeat the address, because it holds a password."""
     try:
         parts = urlsplit(url)
-        sound = parts.scheme in SCHEMES and bool(parts.hostname) and parts.port != 0 and url.isprintable()
+        sound = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0 and url.isprintable()
     except ValueError:
         sound = False
-    if not sound or len(url) > 500:
-        raise Invalid("Give the broker's address as redis://... or rediss://... with a host.", param="broker_url")
-    return url
+    if not sound or len(url) > LONGEST:
+        known = ", ".join(f"{scheme}://" for scheme in schemes)
+        raise Invalid(f"Give the address with its host, beginning with one of {known}.", param=param)
+    return parts.scheme
 
 
 def _event(kind: EventType, actor: Actor, site: Site, **details: Any) -> Event:

@@ -13,7 +13,7 @@ from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from inference_worker.contract.signing import b64
+from inference_worker.contract.signing import b64, fingerprint
 from kasbah.common.api import ListMixin, RetrieveMixin, StrictBody, StrictSerializer
 from kasbah.residency.models import Site
 from kasbah.serving import services
@@ -35,19 +35,34 @@ class WorkerShown(serializers.ModelSerializer[Worker]):
     """An inference worker node."""
 
     public_key = serializers.SerializerMethodField(help_text="Ed25519, raw, base64url: verifies its receipts.")
+    fingerprint = serializers.SerializerMethodField(help_text="Of the key, as the worker's log shows it.")
+    alive = serializers.SerializerMethodField(help_text="Whether it was heard within the last 15 seconds.")
+    capacity = serializers.SerializerMethodField(help_text="Jobs that its ready engines run at once.")
     served = ServedShown(many=True, read_only=True)
     hardware = serializers.DictField(read_only=True)
 
     class Meta:
         model = Worker
         fields = [
-            "id", "site", "name", "state", "engine", "public_key", "hardware", "served", "refused", "stale_writes",
-            "last_seen_at", "created_at",
+            "id", "site", "name", "state", "alive", "engine", "capacity", "public_key", "fingerprint", "hardware",
+            "served", "refused", "stale_writes", "last_seen_at", "created_at",
         ]  # fmt: skip
 
     def get_public_key(self, worker: Worker) -> str:
         """Text of the key."""
         return b64(bytes(worker.public_key))
+
+    def get_fingerprint(self, worker: Worker) -> str:
+        """What people compare."""
+        return fingerprint(bytes(worker.public_key))
+
+    def get_alive(self, worker: Worker) -> bool:
+        """By its last report."""
+        return worker.alive
+
+    def get_capacity(self, worker: Worker) -> int:
+        """By its last report."""
+        return worker.capacity
 
 
 class WorkerFilters(StrictSerializer):
@@ -56,6 +71,14 @@ class WorkerFilters(StrictSerializer):
     site = serializers.UUIDField(required=False)
     state = serializers.ChoiceField(WorkerState.choices, required=False)
     name = serializers.CharField(required=False, max_length=63)
+
+
+class Approval(StrictBody):
+    """What the approver has compared."""
+
+    fingerprint = serializers.CharField(
+        max_length=60, required=False, help_text="As the machine's log shows it; another one is refused."
+    )
 
 
 class WorkerViewSet(ListMixin, RetrieveMixin):
@@ -67,22 +90,46 @@ class WorkerViewSet(ListMixin, RetrieveMixin):
     access: ClassVar = {
         "list": "worker.read",
         "retrieve": "worker.read",
+        "approve": "worker.manage",
+        "reject": "worker.manage",
+        "cordon": "worker.manage",
         "drain": "worker.manage",
         "resume": "worker.manage",
         "revoke": "worker.manage",
     }
 
+    @extend_schema(request=Approval)
+    @action(detail=True, methods=["post"])
+    def approve(self, request: Request, pk: UUID) -> Response:
+        """Let a worker in that waits: it gets the site's key, its assignment and jobs."""
+        services.approve_worker(self.actor, self.find(), expected=self.body(Approval).get("fingerprint", ""))
+        return self.shown(self.find())
+
+    @extend_schema(request=None)
+    @action(detail=True, methods=["post"])
+    def reject(self, request: Request, pk: UUID) -> Response:
+        """Never let a worker in that waits."""
+        services.reject_worker(self.actor, self.find())
+        return self.shown(self.find())
+
+    @extend_schema(request=None)
+    @action(detail=True, methods=["post"])
+    def cordon(self, request: Request, pk: UUID) -> Response:
+        """Send it nothing new; what runs ends, and its engines stay."""
+        services.cordon_worker(self.actor, self.find())
+        return self.shown(self.find())
+
     @extend_schema(request=None)
     @action(detail=True, methods=["post"])
     def drain(self, request: Request, pk: UUID) -> Response:
-        """Send it nothing new; what runs ends."""
+        """Send it nothing new, and stop its engines when what runs has ended."""
         services.drain_worker(self.actor, self.find())
         return self.shown(self.find())
 
     @extend_schema(request=None)
     @action(detail=True, methods=["post"])
     def resume(self, request: Request, pk: UUID) -> Response:
-        """Send to a drained worker again."""
+        """Send to a cordoned or drained worker again."""
         services.resume_worker(self.actor, self.find())
         return self.shown(self.find())
 
@@ -99,7 +146,7 @@ class TokenShown(serializers.ModelSerializer[EnrolmentToken]):
 
     class Meta:
         model = EnrolmentToken
-        fields = ["id", "site", "expires_at", "used_by", "created_at"]
+        fields = ["id", "site", "preapproved", "expires_at", "used_by", "created_at"]
 
 
 class TokenIssued(TokenShown):
@@ -115,6 +162,9 @@ class TokenCreate(StrictBody):
     """Where a worker is to join."""
 
     site = serializers.UUIDField()
+    preapproved = serializers.BooleanField(
+        default=False, help_text="True: the worker is let in without an approval; for automation."
+    )
 
 
 class TokenFilters(StrictSerializer):
@@ -143,8 +193,9 @@ class EnrolmentTokenViewSet(ListMixin, RetrieveMixin):
     @extend_schema(request=TokenCreate, responses={201: TokenIssued})
     def create(self, request: Request) -> Response:
         """Issue a token. Its secret is in this answer and never again."""
-        site = Site.objects.filter(pk=self.body(TokenCreate)["site"]).first()
+        wanted = self.body(TokenCreate)
+        site = Site.objects.filter(pk=wanted["site"]).first()
         if site is None:
             raise serializers.ValidationError({"site": "There is no such site."})
-        issued = services.create_enrolment_token(self.actor, site)
+        issued = services.create_enrolment_token(self.actor, site, preapproved=wanted["preapproved"])
         return Response(self.get_serializer(issued.row).data | {"token": issued.text}, status=201)

@@ -16,6 +16,7 @@ from kasbah.serving.receipts import keys_of
 from kasbah.serving.records import WorkerRecord
 
 CLOCK_SKEW = 60  # seconds; an older report is a replay or a wrong clock
+CLOSED = (WorkerState.CORDONED, WorkerState.DRAINED)
 FORGOTTEN = keys.WORKER_TTL  # seconds without a successful look at a site, after which nothing is known of it
 
 logger = logging.getLogger(__name__)
@@ -31,11 +32,16 @@ class Capacity:
         self._tokens: dict[UUID, bytes] = {}
         self._reports: dict[UUID, Report] = {}
         self._seen_at: dict[UUID, float] = {}
+        self._open: frozenset[UUID] = frozenset()
 
     def set_workers(self, workers: Iterable[WorkerRecord]) -> None:
-        """The enrolled workers; reports of others are not believed."""
+        """The approved workers; reports of others are not believed."""
         self._workers = {worker.id: worker for worker in workers}
         self.by_key = keys_of(self._workers)
+
+    def set_sites(self, sites: Iterable[UUID]) -> None:
+        """The sites that take new jobs; nothing is sent to one that is cordoned or drained."""
+        self._open = frozenset(sites)
 
     async def refresh(self, site: UUID, store: Store) -> None:
         """Look at the workers of one site. Raises StoreAway; what was known is forgotten after five seconds."""
@@ -69,7 +75,7 @@ class Capacity:
 
     def ready(self, deployment: UUID, sites: Sequence[UUID]) -> tuple[UUID, ...]:
         """Those of `sites` where a worker serves the deployment now, the one with most free capacity first."""
-        free = {site: self._free(deployment, site) for site in sites if self.is_up(site)}
+        free = {site: self._free(deployment, site) for site in sites if site in self._open and self.is_up(site)}
         found = {site: places for site, places in free.items() if places is not None}
         return tuple(sorted(found, key=lambda site: -found[site]))
 
@@ -80,7 +86,7 @@ class Capacity:
             report = self._reports.get(worker.id)
             if worker.site_id != site or report is None or report.state != "active":
                 continue
-            if worker.state == WorkerState.DRAINED:
+            if worker.state in CLOSED:
                 continue  # one marked lost, whose fresh report lies here, is not
             for served in report.served:
                 if served.deployment == name and served.state == "ready":

@@ -2,41 +2,38 @@
 
 Both make the attempt current in the site's store first (OFFER), so that a worker can claim it; both messages are taken
 by a stock Celery worker. `redis` writes message and attempt in one script and many offers in one pipeline. `celery`
-publishes with Celery's own `apply_async`, for brokers that are not Redis: slower, same results.
+publishes with Celery's own `apply_async`: always where the site's broker is not its store, such as RabbitMQ.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
-
-import msgspec
-from kombu.exceptions import KombuError, OperationalError
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol, TypeVar
 
 from inference_worker.contract import keys
-from inference_worker.contract.messages import JobMessage
 from kasbah.common import env
 from kasbah.serving.dispatch import envelope
-from kasbah.serving.dispatch.store import OFFER, Call, Store, StoreAway, SyncStore
+from kasbah.serving.dispatch.publisher import Offer, Publisher, is_amqp
+from kasbah.serving.dispatch.sight import Sight
+from kasbah.serving.dispatch.store import LOOK, MARK, OFFER, Call, Store, StoreAway, SyncStore, look_call
 
-
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """One attempt of one job for the queue of a deployment."""
-
-    deployment: str
-    message: JobMessage
+T = TypeVar("T")
+Asked = tuple[str, str]  # job, deployment
 
 
 class Carrier(Protocol):
-    """Carries offers to one site."""
-
-    counted: bool  # whether LOOK can count the queue
+    """Carries offers to one site, and looks where they are."""
 
     async def send(self, offers: Sequence[Offer]) -> None:
         """Make the attempts current and queue their messages; sending again is harmless. Raises StoreAway."""
+
+    async def look(self, jobs: Sequence[Asked], grace_ms: int) -> list[Sight]:
+        """What is known of each; a message younger than `grace_ms` is not looked for. Raises StoreAway."""
+
+    async def answers(self) -> bool:
+        """Whether a broker beside the store can be reached."""
 
     async def close(self) -> None:
         """Give connections up."""
@@ -45,8 +42,6 @@ class Carrier(Protocol):
 class RedisCarrier:
     """Celery's envelope, pushed by the script that makes the attempt current."""
 
-    counted = True
-
     def __init__(self, store: Store) -> None:
         self._store = store
 
@@ -54,84 +49,142 @@ class RedisCarrier:
         """See Carrier."""
         await self._store.run(OFFER, [_with_message(offer) for offer in offers])
 
+    async def look(self, jobs: Sequence[Asked], grace_ms: int) -> list[Sight]:
+        """See Carrier."""
+        return [Sight.of(answer) for answer in await self._store.run(LOOK, _calls(jobs, listed=True))]
+
+    async def answers(self) -> bool:
+        """There is none: its store is asked anyway."""
+        return True
+
     async def close(self) -> None:
         """Nothing of its own."""
 
 
 class CeleryCarrier:
-    """Stock `apply_async`, in a thread."""
-
-    counted = False
+    """Stock `apply_async`, in a thread of its own: kombu waits for the broker."""
 
     def __init__(self, store: Store, broker_url: str, timeout: float) -> None:
-        self._store = store
-        self._timeout = timeout
-        self._broker_url = broker_url
+        self._store, self._timeout = store, timeout
+        self._publisher = Publisher(broker_url, timeout)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="publisher")
 
     async def send(self, offers: Sequence[Offer]) -> None:
         """See Carrier. Where the second step fails the attempt is current without a message: it is given up as lost."""
         await self._store.run(OFFER, [_without_message(offer) for offer in offers])
+        await self._apart(self._publisher.publish, offers)
+        await self._store.run(MARK, [_mark(offer) for offer in offers])
+
+    async def look(self, jobs: Sequence[Asked], grace_ms: int) -> list[Sight]:
+        """See Carrier. A broker that is away does not hide what the store says."""
+        sights = [Sight.of(answer) for answer in await self._store.run(LOOK, _calls(jobs, listed=False))]
+        if not (queues := _to_count(jobs, sights, grace_ms)):
+            return sights
+        try:
+            waiting = await self._apart(self._publisher.waiting, queues)
+        except StoreAway:
+            waiting = {}
+        return _counted(jobs, sights, waiting, grace_ms)
+
+    async def answers(self) -> bool:
+        """See Carrier."""
+        try:
+            await self._apart(self._publisher.ping)
+        except StoreAway:
+            return False
+        return True
+
+    async def _apart(self, work: Callable[..., T], *arguments: Any) -> T:
         try:
             async with asyncio.timeout(self._timeout * 2):
-                await asyncio.to_thread(_publish, self._broker_url, self._timeout, offers)
-        except (OperationalError, KombuError, OSError, TimeoutError) as error:
-            raise StoreAway(type(error).__name__) from error
+                return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+        except TimeoutError as error:
+            raise StoreAway("the broker did not answer in time") from error
 
     async def close(self) -> None:
-        """Nothing is kept open."""
+        """The connection goes once what it does is done."""
+        self._thread.submit(self._publisher.close)
+        self._thread.shutdown(wait=False)
 
 
-def carrier(store: Store, broker_url: str, timeout: float) -> Carrier:
-    """The carrier of this installation."""
-    return RedisCarrier(store) if _chosen() == "redis" else CeleryCarrier(store, broker_url, timeout)
+def carrier(store: Store, broker_url: str, store_url: str, timeout: float) -> Carrier:
+    """The carrier to one site. Raises SettingMissing."""
+    if _listed(broker_url, store_url):
+        return RedisCarrier(store)
+    return CeleryCarrier(store, broker_url, timeout)
 
 
-def carry(store: SyncStore, broker_url: str, timeout: float, offers: Sequence[Offer]) -> None:
-    """The same for housekeeping, which is synchronous. Raises StoreAway."""
-    if _chosen() == "redis":
-        store.run(OFFER, [_with_message(offer) for offer in offers])
-        return
-    store.run(OFFER, [_without_message(offer) for offer in offers])
-    try:
-        _publish(broker_url, timeout, offers)
-    except (OperationalError, KombuError, OSError) as error:
-        raise StoreAway(type(error).__name__) from error
+class SyncCarrier:
+    """The same for housekeeping, which is synchronous; `close` it."""
+
+    def __init__(self, store: SyncStore, broker_url: str, store_url: str, timeout: float) -> None:
+        self._store = store
+        self.publisher = None if _listed(broker_url, store_url) else Publisher(broker_url, timeout)
+
+    def send(self, offers: Sequence[Offer]) -> None:
+        """See Carrier."""
+        if self.publisher is None:
+            self._store.run(OFFER, [_with_message(offer) for offer in offers])
+            return
+        self._store.run(OFFER, [_without_message(offer) for offer in offers])
+        self.publisher.publish(offers)
+        self._store.run(MARK, [_mark(offer) for offer in offers])
+
+    def look(self, jobs: Sequence[Asked], grace_ms: int) -> list[Sight]:
+        """See Carrier."""
+        sights = [Sight.of(answer) for answer in self._store.run(LOOK, _calls(jobs, listed=self.publisher is None))]
+        if self.publisher is None or not (queues := _to_count(jobs, sights, grace_ms)):
+            return sights
+        try:
+            waiting = self.publisher.waiting(queues)
+        except StoreAway:
+            waiting = {}
+        return _counted(jobs, sights, waiting, grace_ms)
+
+    def close(self) -> None:
+        """Give the connection up."""
+        if self.publisher is not None:
+            self.publisher.close()
 
 
-def counted() -> bool:
-    """Whether LOOK can count the queues of this installation."""
-    return _chosen() == "redis"
-
-
-def _chosen() -> str:
+def _listed(broker_url: str, store_url: str) -> bool:
+    """Whether the queues are lists in the store, and this installation writes them itself."""
     name = env.value("CARRIER", "redis")
     if name not in {"redis", "celery"}:
         raise env.SettingMissing(f"KASBAH_CARRIER is {name!r}; it must be redis or celery")
-    return name
+    return name == "redis" and broker_url == store_url and not is_amqp(broker_url)
+
+
+def _to_count(jobs: Sequence[Asked], sights: Sequence[Sight], grace_ms: int) -> list[str]:
+    """The deployments whose queues must be counted: of jobs that nobody has claimed for longer than that."""
+    pairs = zip(jobs, sights, strict=True)
+    return sorted({deployment for (_, deployment), sight in pairs if _is_unclaimed(sight, grace_ms)})
+
+
+def _counted(jobs: Sequence[Asked], sights: Sequence[Sight], waiting: Mapping[str, int], grace_ms: int) -> list[Sight]:
+    return [
+        sight.beside(waiting.get(deployment)) if _is_unclaimed(sight, grace_ms) else sight
+        for (_, deployment), sight in zip(jobs, sights, strict=True)
+    ]
+
+
+def _is_unclaimed(sight: Sight, grace_ms: int) -> bool:
+    return not sight.worker and sight.attempt > 0 and sight.waited_ms > grace_ms
+
+
+def _calls(jobs: Sequence[Asked], *, listed: bool) -> list[Call]:
+    return [look_call(job, deployment, listed=listed) for job, deployment in jobs]
 
 
 def _with_message(offer: Offer) -> Call:
     queue = keys.queue(offer.deployment)
     names = (keys.job(offer.message.job), queue, keys.offered(offer.deployment))
-    return names, (offer.message.attempt, envelope.envelope(offer.message, queue), keys.JOB_TTL, "1")
+    return names, (offer.message.attempt, keys.JOB_TTL, envelope.envelope(offer.message, queue))
 
 
 def _without_message(offer: Offer) -> Call:
-    queue = keys.queue(offer.deployment)
-    return (keys.job(offer.message.job), queue), (offer.message.attempt, "", keys.JOB_TTL, "0")
+    return (keys.job(offer.message.job),), (offer.message.attempt, keys.JOB_TTL)
 
 
-def _publish(broker_url: str, timeout: float, offers: Sequence[Offer]) -> None:
-    sender = envelope.app()
-    with sender.connection_for_write(broker_url, connect_timeout=timeout) as connection:
-        for offer in offers:
-            sender.send_task(
-                keys.TASK,
-                args=[msgspec.to_builtins(offer.message)],
-                task_id=f"{offer.message.job}:{offer.message.attempt}",
-                queue=keys.queue(offer.deployment),
-                connection=connection,
-                argsrepr="",
-                kwargsrepr="",
-                ignore_result=True,
-            )
+def _mark(offer: Offer) -> Call:
+    return (keys.job(offer.message.job), keys.offered(offer.deployment)), (offer.message.attempt,)

@@ -36,12 +36,11 @@ from kasbah.serving import receipts
 from kasbah.serving.dispatch import again, watch
 from kasbah.serving.dispatch import running as runs
 from kasbah.serving.dispatch.capacity import Capacity
-from kasbah.serving.dispatch.carriers import Offer
 from kasbah.serving.dispatch.link import Link
+from kasbah.serving.dispatch.publisher import Offer
 from kasbah.serving.dispatch.replies import Entry
 from kasbah.serving.dispatch.running import Fed, Running
-from kasbah.serving.dispatch.sight import Sight
-from kasbah.serving.dispatch.store import CANCEL, LOOK, StoreAway, look_call
+from kasbah.serving.dispatch.store import CANCEL, StoreAway
 from kasbah.serving.dispatch.tasks import end
 from kasbah.serving.loaders import load_workers
 from kasbah.serving.records import JobRequest, NewJob
@@ -121,6 +120,7 @@ class Dispatcher:
             sites = {site.id: site for site in await load_sites(connection)}
             workers = await load_workers(connection)
         self.capacity.set_workers(workers)
+        self.capacity.set_sites(site.id for site in sites.values() if site.takes_jobs)
         self._sealing_keys = {site.id: X25519PublicKey.from_public_bytes(site.public_key) for site in sites.values()}
         for site, link in list(self._links.items()):
             if sites.get(site) != link.record:
@@ -242,8 +242,8 @@ class Dispatcher:
             return
         try:
             await link.store.run(CANCEL, [((keys.job(running.key),), ())])
-            call = look_call(running.key, str(running.job.deployment_id), counted=link.carrier.counted)
-            sight = Sight.of((await link.store.run(LOOK, [call]))[0])
+            asked = (running.key, str(running.job.deployment_id))
+            (sight,) = await link.carrier.look([asked], self.timings.lease_ms)
         except StoreAway:
             return  # the watch asks again when the store is back
         if not sight.worker and sight.attempt == running.attempt:

@@ -10,7 +10,8 @@ from uuid import UUID
 
 from kasbah.common.groupcommit import GroupCommit
 from kasbah.residency.services import SiteRecord
-from kasbah.serving.dispatch.carriers import Carrier, Offer, carrier
+from kasbah.serving.dispatch.carriers import Carrier, carrier
+from kasbah.serving.dispatch.publisher import Offer
 from kasbah.serving.dispatch.replies import Entry, ReplyReader
 from kasbah.serving.dispatch.store import Store
 from kasbah.serving.dispatch.tasks import end
@@ -30,9 +31,9 @@ class Link:
     ) -> None:
         self.record = record
         self.id: UUID = record.id
-        self.store = Store(record.broker_url, timings.store_timeout)
-        self.carrier: Carrier = carrier(self.store, record.broker_url, timings.store_timeout)
-        self.reader = ReplyReader(record.broker_url, owner, deliver, lambda: resumed(record.id))
+        self.store = Store(record.store_url, timings.store_timeout)
+        self.carrier: Carrier = carrier(self.store, record.broker_url, record.store_url, timings.store_timeout)
+        self.reader = ReplyReader(record.store_url, owner, deliver, lambda: resumed(record.id))
         self.offers: GroupCommit[Offer] = GroupCommit(self.carrier.send)
         self.away_since: float | None = None
         self.back_at = time.monotonic()

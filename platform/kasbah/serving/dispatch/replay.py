@@ -38,7 +38,7 @@ async def replay(site: SiteRecord, job_id: UUID, attempt: int) -> AsyncGenerator
     cipher = FrameCipher(reply_secret(job_id), str(job_id), attempt)
     last = b"0-0"
     try:
-        async with client_of(site.broker_url, 2) as client:
+        async with client_of(site.store_url, 2) as client:
             while True:
                 async with asyncio.timeout(SILENCE):
                     answer: Any = await client.xread({stream: last}, count=COUNT, block=BLOCK_MS)

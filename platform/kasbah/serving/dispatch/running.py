@@ -153,6 +153,11 @@ class Running:
                 if contract_frames.is_terminal(ready[-1]):
                     return
 
+    def left(self) -> list[Frame]:
+        """Frames that came and that nobody took; they are taken now."""
+        left, self._ready = self._ready, []
+        return left
+
     async def cancel(self, wait: float = 2.0) -> Done | Failed | None:
         """Stop the engine and wait for the worker's last word, for what was generated is metered.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -30,12 +30,13 @@ class Sight:
     cancelled: bool
     refused: str
     waited_ms: int  # since the attempt was offered
-    taken: bool  # the message has left the queue (always false where the queue cannot be counted)
+    taken: bool  # the message has left the queue
+    after: int  # messages put into the queue after it; -1: it was not put there for certain
 
     @classmethod
     def of(cls, answer: list[Any]) -> Sight:
         """From the answer of the script."""
-        attempt, worker, left, done, cancelled, refused, waited, taken = answer
+        attempt, worker, left, done, cancelled, refused, waited, taken, after = answer
         return cls(
             attempt=int(attempt or 0),
             worker=worker.decode(),
@@ -45,7 +46,12 @@ class Sight:
             refused=refused.decode(),
             waited_ms=int(waited),
             taken=bool(taken),
+            after=int(after),
         )
+
+    def beside(self, waiting: int | None) -> Sight:
+        """With the length of a queue that is not in the store, counted after this look; None: it could not be."""
+        return replace(self, taken=self.after < 0 or (waiting is not None and waiting <= self.after))
 
 
 class Verdict(Enum):

@@ -184,12 +184,10 @@ class SyncStore:
         return [(int(answer[0][1][b"s"]), answer[0][1][b"f"]) if answer else None for answer in answers]
 
 
-def look_call(job: str, deployment: str, *, counted: bool) -> Call:
-    """Arguments of LOOK for one job. `counted`: the queue is a list in this very store."""
-    names = [keys.job(job)]
-    if counted:
-        names += [keys.queue(deployment), keys.offered(deployment)]
-    return names, ()
+def look_call(job: str, deployment: str, *, listed: bool) -> Call:
+    """Arguments of LOOK for one job. `listed`: its queue is a list in this very store."""
+    names = [keys.job(job), keys.offered(deployment)]
+    return [*names, keys.queue(deployment)] if listed else names, ()
 
 
-LOOK, CANCEL, OFFER, REFUSE = scripts.LOOK, scripts.CANCEL, scripts.OFFER, scripts.REFUSE
+LOOK, CANCEL, OFFER, REFUSE, MARK = scripts.LOOK, scripts.CANCEL, scripts.OFFER, scripts.REFUSE, scripts.MARK

@@ -12,7 +12,7 @@ from inference_worker.contract import keys
 from kasbah.serving.dispatch.link import Link
 from kasbah.serving.dispatch.running import Running
 from kasbah.serving.dispatch.sight import Sight, Verdict, judge
-from kasbah.serving.dispatch.store import CANCEL, LOOK, StoreAway, look_call
+from kasbah.serving.dispatch.store import CANCEL, StoreAway
 
 if TYPE_CHECKING:
     from kasbah.serving.dispatch.dispatcher import Dispatcher
@@ -39,19 +39,22 @@ async def watch(dispatcher: Dispatcher, link: Link) -> None:
 
 async def look(dispatcher: Dispatcher, link: Link) -> None:
     """One look. Raises StoreAway."""
+    reachable = await link.carrier.answers()
     await dispatcher.capacity.refresh(link.id, link.store)
+    if not reachable:  # answers still come by the store, so that only new jobs must stay away
+        dispatcher.capacity.is_down_now(link.id)
     young = time.monotonic() - dispatcher.timings.look / 2
     jobs = [item for item in dispatcher.running_at(link.id) if item.offered_at < young and not item.moving]
     if not jobs:
         return
     attempts = [item.attempt for item in jobs]
-    calls = [look_call(item.key, str(item.job.deployment_id), counted=link.carrier.counted) for item in jobs]
-    answers = await link.store.run(LOOK, calls)
+    asked = [(item.key, str(item.job.deployment_id)) for item in jobs]
+    sights = await link.carrier.look(asked, dispatcher.timings.lease_ms)
     lost = []
-    for item, attempt, answer in zip(jobs, attempts, answers, strict=True):
+    for item, attempt, sight in zip(jobs, attempts, sights, strict=True):
         if item.ended or item.moving or item.attempt != attempt:
             continue  # it went on while the answer travelled
-        if await _is_lost(dispatcher, link, item, Sight.of(answer)):
+        if await _is_lost(dispatcher, link, item, sight):
             lost.append(item)
     if lost:
         logger.warning("%d attempts at site %s are lost", len(lost), link.record.slug)

@@ -12,36 +12,46 @@ from inference_worker.contract.manifest import FileEntry
 from inference_worker.contract.messages import Assigned, Assignment, EngineSettings, checked, signed
 from inference_worker.contract.signing import BadToken, Purpose, Verifier
 from kasbah.common import rls
-from kasbah.residency.models import Site
+from kasbah.residency.models import Site, SiteState
 from kasbah.residency.services import tickets
 from kasbah.serving.housekeeping.sites import Reached
-from kasbah.serving.models import Deployment, Worker, WorkerState
+from kasbah.serving.models import Deployment, Job, JobState, Worker, WorkerState
 
 STATES = {
     WorkerState.ENROLLED.value: "active",
     WorkerState.LOST.value: "active",
+    WorkerState.CORDONED.value: "cordoned",
     WorkerState.DRAINED.value: "drained",
     WorkerState.REVOKED.value: "revoked",
 }
 
 
 def write(reached: Reached, workers: Sequence[Worker]) -> int:
-    """Write what differs for these workers and the revoked ones. Answers how many. Raises StoreAway."""
+    """Write what differs for these approved workers and the revoked ones. Answers how many. Raises StoreAway."""
     with rls.platform_scope():
         everyone = [*workers, *Worker.objects.filter(site=reached.site, state=WorkerState.REVOKED)]
     if not everyone:
         return 0
     wanted = _deployments(reached.site)
+    stopping = reached.site.state == SiteState.DRAINED and not _has_jobs(reached.site)
     current = reached.store.values([keys.assignment(str(worker.id)) for worker in everyone])
     written = 0
     for worker, token in zip(everyone, current, strict=True):
         state = STATES[worker.state]
+        if stopping and state != "revoked":
+            state = "drained"
         deployments = [] if state == "revoked" else wanted
         said = _said(token)
         if said is None or said.state != state or said.deployments != deployments:
             _write(reached, worker, state, deployments)
             written += 1
     return written
+
+
+def _has_jobs(site: Site) -> bool:
+    """Whether something runs or waits there: its workers finish that before they are drained with their site."""
+    with rls.platform_scope():
+        return Job.objects.filter(site=site, state__in=[JobState.QUEUED, JobState.RUNNING]).exists()
 
 
 def _deployments(site: Site) -> list[Assigned]:

@@ -12,7 +12,7 @@ from django.utils import timezone
 from inference_worker.contract import enrolment, keys
 from inference_worker.contract.enrolment import Answer, Envelope, Request
 from inference_worker.contract.sealing import CannotOpen
-from inference_worker.contract.signing import BadToken, b64, unb64
+from inference_worker.contract.signing import BadToken, b64, fingerprint, unb64
 from kasbah.audit.services import EventType, Outcome, Resource, record
 from kasbah.common import rls, sealed
 from kasbah.identity.models import SLUG
@@ -55,7 +55,8 @@ def answer(reached: Reached, data: bytes) -> None:
             record(event(kind, actor, resource, site=site, reason=refused.code, outcome=Outcome.DENIED))
             said = Answer(nonce=request.nonce, error=str(refused))
         else:
-            said = _granted(reached, worker, request)
+            waits = worker.state == WorkerState.PENDING
+            said = _waits(worker, request) if waits else _granted(reached, worker, request)
     # After the commit: a worker is told only what is so.
     reached.store.put(keys.enrolment_answer(request.nonce), enrolment.seal_answer(secret, said), ANSWER_TTL)
 
@@ -81,8 +82,10 @@ def _enrol(reached: Reached, token: EnrolmentToken, request: Request) -> Worker:
     if token.site_id != reached.site.id or request.site != reached.site.slug:
         raise Refused("wrong_site", f"The token is not for site {request.site}; ask for a token of this site.")
     if token.used_by is not None:
-        if bytes(token.used_by.public_key) == public_key and token.used_by.state != WorkerState.REVOKED:
-            return token.used_by  # the answer was lost on its way
+        if bytes(token.used_by.public_key) == public_key:
+            if token.used_by.state == WorkerState.REVOKED:
+                raise Refused("revoked", "This worker was rejected or revoked; enrol anew, with an empty state folder.")
+            return token.used_by  # it waits for its approval, or the answer was lost on its way
         raise Refused("token_used", "The token has been used; ask for a new one.")
     if token.expires_at < timezone.now():
         raise Refused("token_expired", "The token has expired; ask for a new one.")
@@ -90,13 +93,26 @@ def _enrol(reached: Reached, token: EnrolmentToken, request: Request) -> Worker:
         raise Refused("key_known", "A worker with this key is enrolled already; remove its state folder first.")
     _free_name(reached, request.name)
     worker = Worker.objects.create(
-        site=reached.site, name=request.name, public_key=public_key, last_seen_at=timezone.now()
+        site=reached.site,
+        name=request.name,
+        public_key=public_key,
+        state=WorkerState.ENROLLED if token.preapproved else WorkerState.PENDING,
+        last_seen_at=timezone.now(),
     )
     token.used_by = worker
     token.save(update_fields=["used_by"])
-    resource = Resource("worker", str(worker.id))
-    kind, site = EventType.WORKER_ENROLLED, str(reached.site.id)
-    record(event(kind, system("housekeeping"), resource, site=site, worker=str(worker.id), token=str(token.id)))
+    record(
+        event(
+            EventType.WORKER_ENROLLED,
+            system("housekeeping"),
+            Resource("worker", str(worker.id)),
+            site=str(reached.site.id),
+            worker=str(worker.id),
+            token=str(token.id),
+            preapproved=token.preapproved,
+            fingerprint=fingerprint(public_key),
+        )
+    )
     return worker
 
 
@@ -113,6 +129,11 @@ def _free_name(reached: Reached, name: str) -> None:
         raise Refused("name_taken", f"Site {reached.site.slug} has a worker {name} already; choose another --name.")
     holder.name = f"{name[:50]}-{holder.id.hex[-12:]}"
     holder.save(update_fields=["name"])
+
+
+def _waits(worker: Worker, request: Request) -> Answer:
+    """Nothing that a stranger with a stolen token could use."""
+    return Answer(nonce=request.nonce, pending=True, worker=str(worker.id))
 
 
 def _granted(reached: Reached, worker: Worker, request: Request) -> Answer:

@@ -12,13 +12,14 @@ from django.db import connection
 from inference_worker.contract.messages import JobMessage
 from inference_worker.contract.signing import b64
 from kasbah.common import rls
+from kasbah.residency.models import SiteState
 from kasbah.residency.services import tickets
-from kasbah.serving.dispatch.carriers import Offer, carry
+from kasbah.serving.dispatch.publisher import Offer
 from kasbah.serving.dispatch.store import StoreAway
-from kasbah.serving.housekeeping.sites import active_sites, reach
+from kasbah.serving.housekeeping.sites import all_sites, reach
 from kasbah.serving.models import Job, Worker, WorkerState
 from kasbah.serving.rows import RAISE, columns
-from kasbah.serving.timings import Timings, timings
+from kasbah.serving.timings import Timings
 
 BACKGROUND = "background"  # owner of jobs that no web process waits for
 BACKGROUND_LOOK = 1.0  # seconds between two looks at such a job
@@ -51,10 +52,12 @@ def next_site(job: Job, ready: dict[UUID, set[UUID]]) -> UUID:
 
 
 def ready_sites() -> dict[UUID, set[UUID]]:
-    """For each deployment the sites where a worker said lately that it serves it."""
+    """For each deployment the sites that take jobs and where a worker said lately that it serves it."""
     found: dict[UUID, set[UUID]] = defaultdict(set)
     with rls.platform_scope():
-        for worker in Worker.objects.filter(state=WorkerState.ENROLLED).only("site_id", "served"):
+        for worker in Worker.objects.filter(state=WorkerState.ENROLLED, site__state=SiteState.ACTIVE).only(
+            "site_id", "served"
+        ):
             for served in worker.served:
                 if served["state"] == "ready":
                     found[UUID(served["deployment"])].add(worker.site_id)
@@ -68,11 +71,11 @@ def offer(job_ids: Iterable[UUID]) -> None:
         by_site: dict[UUID | None, list[Offer]] = defaultdict(list)
         for job in rows:
             by_site[job.site_id].append(_offer(job))
-    for site in active_sites():
+    for site in all_sites():
         if offers := by_site.get(site.id):
             try:
                 with reach(site) as reached:
-                    carry(reached.store, reached.url, timings().store_timeout, offers)
+                    reached.carrier.send(offers)
             except StoreAway as error:
                 logger.warning("The store of site %s is away (%s); %d offers wait", site.slug, error, len(offers))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -18,16 +19,16 @@ from kasbah.audit.services import EventType, Outcome, Resource, record
 from kasbah.common import rls
 from kasbah.identity.services import system
 from kasbah.residency.models import Site
+from kasbah.residency.services import Look, note_health
 from kasbah.serving import receipts
 from kasbah.serving.dispatch.capacity import check_report
 from kasbah.serving.dispatch.store import REFUSE, StoreAway
-from kasbah.serving.housekeeping import assignments, enrol
-from kasbah.serving.housekeeping.sites import Reached, active_sites, reach
-from kasbah.serving.models import Job, Worker, WorkerState
+from kasbah.serving.housekeeping import assignments, brokers, enrol
+from kasbah.serving.housekeeping.sites import Reached, all_sites, reach
+from kasbah.serving.models import LOST_AFTER, UNHEARD, Job, Worker, WorkerState
 from kasbah.serving.records import WorkerRecord
 from kasbah.serving.services.events import event
 
-LOST_AFTER = timedelta(seconds=15)
 WRITTEN_EVERY = timedelta(seconds=5)  # a row whose worker says nothing new
 COUNT = 500
 
@@ -37,34 +38,47 @@ logger = logging.getLogger(__name__)
 def collect() -> Counter[str]:
     """One tick over all sites. Answers what was heard, by kind."""
     heard: Counter[str] = Counter()
-    for site in active_sites():
-        try:
-            with reach(site) as reached:
-                heard += _collect_site(reached)
-        except StoreAway as error:
-            logger.warning("The store of site %s is away (%s)", site.slug, error)
-            heard["sites away"] += 1
+    for site in all_sites():
+        with reach(site) as reached:
+            found = Look(broker=brokers.state(reached))
+            try:
+                found = replace(_collect_site(reached, heard), broker=found.broker)
+            except StoreAway as error:
+                logger.warning("The store of site %s is away (%s)", site.slug, error)
+                heard["sites away"] += 1
+                found = replace(found, store=type(error.__cause__ or error).__name__)
+        note_health(site, found)
     return heard
 
 
-def _collect_site(reached: Reached) -> Counter[str]:
-    heard = _read_stream(reached)
+def _collect_site(reached: Reached, heard: Counter[str]) -> Look:
+    heard += _read_stream(reached)
     workers = _workers(reached.site)
     tokens = reached.store.values([keys.worker(str(worker.id)) for worker in workers])
+    reports = []
     for worker, token in zip(workers, tokens, strict=True):
         report = _believed(worker, token)
         if report is not None:
             heard["reports"] += 1
             take_report(worker, report)
+            reports.append(report)
         else:
             notice_silence(worker)
     assignments.write(reached, workers)
-    return heard
+    served = [each for report in reports for each in report.served if each.state == "ready"]
+    takes = [each for report in reports if report.state == "active" for each in report.served if each.state == "ready"]
+    return Look(
+        workers=len(workers),
+        alive=len(reports),
+        capacity=sum(each.capacity for each in takes),
+        running=sum(each.running for each in served),
+    )
 
 
 def _workers(site: Site) -> list[Worker]:
+    """Those that were approved and not revoked: nobody else is heard or told anything."""
     with rls.platform_scope():
-        return list(Worker.objects.filter(site=site).exclude(state=WorkerState.REVOKED))
+        return list(Worker.objects.filter(site=site).exclude(state__in=UNHEARD))
 
 
 def _believed(worker: Worker, token: bytes | None) -> Report | None:

@@ -24,13 +24,12 @@ from inference_worker.contract.sealing import CannotOpen, FrameCipher
 from inference_worker.contract.signing import BadToken
 from kasbah.common import rls
 from kasbah.serving import receipts
-from kasbah.serving.dispatch.carriers import counted
 from kasbah.serving.dispatch.running import outcome_of
 from kasbah.serving.dispatch.sight import Sight, Verdict, judge
-from kasbah.serving.dispatch.store import CANCEL, LOOK, StoreAway, look_call
+from kasbah.serving.dispatch.store import CANCEL, StoreAway
 from kasbah.serving.housekeeping.offering import BACKGROUND, BACKGROUND_LOOK, resend
-from kasbah.serving.housekeeping.sites import Reached, active_sites, reach
-from kasbah.serving.models import Job, JobState, Worker, WorkerState
+from kasbah.serving.housekeeping.sites import Reached, all_sites, reach
+from kasbah.serving.models import UNHEARD, Job, JobState, Worker
 from kasbah.serving.records import Outcome, SettledJob, WorkerRecord
 from kasbah.serving.replysecret import reply_secret
 from kasbah.serving.rows import RENEW, columns
@@ -59,7 +58,7 @@ def sweep() -> Counter[str]:
     done: Counter[str] = Counter()
     limits = timings()
     jobs = _due()
-    sites = {site.id: site for site in active_sites()} if jobs else {}
+    sites = {site.id: site for site in all_sites()} if jobs else {}
     by_site: dict[UUID | None, list[Job]] = defaultdict(list)
     for job in jobs:
         by_site[job.site_id].append(job)
@@ -86,8 +85,7 @@ def _due() -> list[Job]:
 
 
 def _sweep_site(reached: Reached, jobs: Sequence[Job], limits: Timings) -> Counter[str]:
-    calls = [look_call(str(job.id), str(job.deployment_id), counted=counted()) for job in jobs]
-    sights = [Sight.of(answer) for answer in reached.store.run(LOOK, calls)]
+    sights = reached.carrier.look([(str(job.id), str(job.deployment_id)) for job in jobs], limits.lease_ms)
     looked_after = _looked_after(reached, jobs, limits)
     plan = Plan()
     for job, sight in zip(jobs, sights, strict=True):
@@ -189,7 +187,7 @@ def _believe(job: Job, frame: Done | Failed, workers: Mapping[str, WorkerRecord]
 
 def _workers() -> dict[UUID, WorkerRecord]:
     with rls.platform_scope():
-        rows = Worker.objects.exclude(state=WorkerState.REVOKED)
+        rows = Worker.objects.exclude(state__in=UNHEARD)
         return {row.id: WorkerRecord(row.id, row.site_id, row.name, bytes(row.public_key), row.state) for row in rows}
 
 

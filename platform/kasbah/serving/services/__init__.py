@@ -8,11 +8,16 @@ from kasbah.serving.records import DeploymentRecord, JobRequest, NewJob, Outcome
 from kasbah.serving.rows import insert_jobs, settle_jobs
 from kasbah.serving.services.background import submit_background
 from kasbah.serving.services.deployments import create_deployment, grant, revoke_grant, update_deployment
+from kasbah.serving.services.impact import Impact, site_impact, worker_impact
+from kasbah.serving.services.matrix import Matrix, matrix
 from kasbah.serving.services.receipts import find_receipt
 from kasbah.serving.services.workers import (
     IssuedToken,
+    approve_worker,
+    cordon_worker,
     create_enrolment_token,
     drain_worker,
+    reject_worker,
     resume_worker,
     revoke_worker,
 )
@@ -22,14 +27,18 @@ from kasbah.serving.timings import Timings, timings
 __all__ = [
     "DeploymentRecord",
     "Dispatcher",
+    "Impact",
     "IssuedToken",
     "JobRequest",
+    "Matrix",
     "NewJob",
     "Outcome",
     "Running",
     "SettledJob",
     "Timings",
     "WorkerRecord",
+    "approve_worker",
+    "cordon_worker",
     "create_deployment",
     "create_enrolment_token",
     "drain_worker",
@@ -38,13 +47,17 @@ __all__ = [
     "insert_jobs",
     "load_deployments",
     "load_workers",
+    "matrix",
     "on_settled",
+    "reject_worker",
     "replay",
     "resume_worker",
     "revoke_grant",
     "revoke_worker",
     "settle_jobs",
+    "site_impact",
     "submit_background",
     "timings",
     "update_deployment",
+    "worker_impact",
 ]

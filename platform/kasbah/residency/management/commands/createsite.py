@@ -23,8 +23,11 @@ class Command(KasbahCommand):
         parser.add_argument("--name", required=True, help="What people call it.")
         parser.add_argument("--jurisdiction", required=True, help="ISO 3166-1 alpha-2, such as FR.")
         source = parser.add_mutually_exclusive_group(required=True)
-        source.add_argument("--broker", metavar="URL", help="redis:// or rediss:// address, without a password.")
+        source.add_argument("--broker", metavar="URL", help="Address (redis, amqp), without a password.")
         source.add_argument("--broker-file", type=Path, metavar="PATH", help="File whose first line is the address.")
+        store = parser.add_mutually_exclusive_group()
+        store.add_argument("--store", metavar="URL", help="Its stream store (redis), where the broker is not that too.")
+        store.add_argument("--store-file", type=Path, metavar="PATH", help="File whose first line is that address.")
 
     def run(self, **options: Any) -> Facts:
         """Add it."""
@@ -34,5 +37,10 @@ class Command(KasbahCommand):
             name=options["name"],
             jurisdiction=options["jurisdiction"].upper(),
             broker_url=options["broker"] or read_secret(options["broker_file"], "--broker-file"),
+            store_url=_store(options["store"], options["store_file"]),
         )
         return {"id": site.id, "slug": site.slug, "name": site.name, "jurisdiction": site.jurisdiction}
+
+
+def _store(url: str | None, file: Path | None) -> str:
+    return read_secret(file, "--store-file") if file is not None else url or ""

@@ -21,12 +21,15 @@ class Command(KasbahCommand):
     def arguments(self, parser: ArgumentParser) -> None:
         """Where."""
         parser.add_argument("--site", required=True, metavar="SLUG", help="Site that the worker joins.")
+        parser.add_argument("--preapproved", action="store_true", help="Let the worker in without an approval.")
         parser.add_argument("--token-file", type=Path, metavar="PATH", help="Write it there (mode 600), not here.")
 
     def run(self, **options: Any) -> Facts:
         """Issue it."""
-        issued = services.create_enrolment_token(command_actor(), find_site(options["site"]))
-        facts = {"id": issued.row.id, "site": options["site"], "expires_at": issued.row.expires_at}
+        site = find_site(options["site"])
+        issued = services.create_enrolment_token(command_actor(), site, preapproved=options["preapproved"])
+        facts = {"id": issued.row.id, "site": options["site"], "preapproved": issued.row.preapproved}
+        facts["expires_at"] = issued.row.expires_at
         if options["token_file"] is None:
             return facts | {"token": issued.text}
         write_secret(options["token_file"], issued.text)
