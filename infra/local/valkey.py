@@ -18,7 +18,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,13 +37,19 @@ class ValkeyError(RuntimeError):
 
 @dataclass
 class Valkey(Server):
-    """A running server; its address and password stay the same over `kill`, `start` and `restart`."""
+    """A running server; its address and password stay the same over `kill`, `start` and `restart`.
+
+    `launcher` is put before its command: a program that becomes the server under the same pid, such as
+    `ip netns exec NAME`; `host` is then the address at which the others reach it.
+    """
 
     folder: Path
     port: int
     password: str = field(repr=False)
     settings: Mapping[str, str]
     log: Path
+    launcher: Sequence[str] = ()
+    host: str = "127.0.0.1"
 
     ENDED_BY = signal.SIGTERM
     PATIENCE = 10.0
@@ -51,7 +57,7 @@ class Valkey(Server):
     @property
     def url(self) -> str:
         """redis:// URL with the password (URL-safe as generated)."""
-        return f"redis://:{self.password}@127.0.0.1:{self.port}/0"
+        return f"redis://:{self.password}@{self.host}:{self.port}/0"
 
     @property
     def pid(self) -> int:
@@ -72,7 +78,8 @@ class Valkey(Server):
         lines = [f"{name} {value}" for name, value in self.settings.items()]
         lines += [f"port {self.port}", f'requirepass "{self.password}"']
         secrets.write(self.folder / "valkey.conf", "\n".join(lines) + "\n")
-        self.process = processes.spawn([str(binary()), str(self.folder / "valkey.conf")], log=self.log, cwd=self.folder)
+        command = [*self.launcher, str(binary()), str(self.folder / "valkey.conf")]
+        self.process = processes.spawn(command, log=self.log, cwd=self.folder)
         processes.write_pid(self.folder / "pid", self.process.pid)
         deadline = time.monotonic() + START_TIMEOUT
         while not self._answers():
@@ -87,7 +94,7 @@ class Valkey(Server):
         """Whether it answers PING; a server that still reads its append-only file says -LOADING."""
         with (
             contextlib.suppress(OSError),
-            socket.create_connection(("127.0.0.1", self.port), 1.0) as connection,
+            socket.create_connection((self.host, self.port), 1.0) as connection,
         ):
             connection.sendall(f"AUTH {self.password}\r\nPING\r\n".encode("ascii"))
             answer = b""

@@ -11,7 +11,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -93,14 +94,17 @@ class Stack:
     engine: Path
     journal: Path
     web: Web = field(init=False)
+    launchers: Mapping[str, Sequence[str]] = field(default_factory=dict)  # by site: what starts its workers
     children: list[subprocess.Popen[bytes]] = field(default_factory=list)
     workers: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
-    def spawn(self, name: str, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
+    def spawn(
+        self, name: str, *arguments: str, launcher: Sequence[str] = (), **environment: str
+    ) -> subprocess.Popen[bytes]:
         """A child that ends with the stack; its output lies in <home>/<name>.log."""
         with (self.home / f"{name}.log").open("ab") as output:
             child = subprocess.Popen(
-                [sys.executable, *arguments],
+                [*launcher, sys.executable, *arguments],
                 cwd=ROOT,
                 env={
                     **os.environ,
@@ -114,11 +118,11 @@ class Stack:
         self.children.append(child)
         return child
 
-    def start_web(self, name: str = "web", **environment: str) -> Web:
+    def start_web(self, name: str = "web", program: Sequence[str] = ("manage.py",), **environment: str) -> Web:
         """A web process, waited for."""
         port = free_port()
         process = self.spawn(
-            name, "manage.py", "serve", "--host", "127.0.0.1", "--port", str(port), **environment
+            name, *program, "serve", "--host", "127.0.0.1", "--port", str(port), **environment
         )  # fmt: skip
         web = Web(f"http://127.0.0.1:{port}", process, self.home / f"{name}.log")
 
@@ -141,7 +145,7 @@ class Stack:
         self.workers[full] = self.spawn(
             full, "-m", "inference_worker", "--site", slug, "--state-dir", str(self.home / full),
             "--models", str(self.home / "models"), "--engine-python", str(self.engine), "--name", full,
-            "--run-dir", str(self.home), **environment,
+            "--run-dir", str(self.home), launcher=self.launchers.get(slug, ()), **environment,
         )  # fmt: skip
         return self.workers[full]
 
@@ -220,13 +224,25 @@ def model_version(models: Path) -> ModelVersion:
         )
 
 
+def beside(home: Path, slug: str) -> AbstractContextManager[Valkey]:
+    """A site's store on this machine's loopback address."""
+    return local_valkey.valkey(home, f"site-{slug}", aof=False)
+
+
 @contextlib.contextmanager
-def running(home: Path, sites: dict[str, str], **environment: str) -> Iterator[Stack]:
+def running(
+    home: Path,
+    sites: dict[str, str],
+    *,
+    open_store: Callable[[Path, str], AbstractContextManager[Valkey]] = beside,
+    launchers: Mapping[str, Sequence[str]] | None = None,
+    **environment: str,
+) -> Iterator[Stack]:
     """Everything up: `sites` maps slugs to jurisdictions; `environment` is the web process's."""
     with contextlib.ExitStack() as stores:
         places: dict[str, Place] = {}
         for slug, jurisdiction in sites.items():
-            store = stores.enter_context(local_valkey.valkey(home, f"site-{slug}", aof=False))
+            store = stores.enter_context(open_store(home, slug))
             site = create_site(factories.SYSTEM, slug, slug.title(), jurisdiction, store.url)
             places[slug] = Place(site, store)
         version = model_version(home / "models")
@@ -239,7 +255,7 @@ def running(home: Path, sites: dict[str, str], **environment: str) -> Iterator[S
             deployment.sites.set([place.site for place in places.values()])
         journal = home / "journal"
         program = engine.write_program(home / "engine", {"FAKE_JOURNAL": str(journal)})
-        stack = Stack(home, deployment, places, program, journal)
+        stack = Stack(home, deployment, places, program, journal, launchers=launchers or {})
         try:
             stack.spawn("housekeeping", "-c", HOUSEKEEPING)
             for slug in sites:
