@@ -50,11 +50,24 @@ def privileges(superuser: psycopg.Connection, table: str) -> set[str]:
     return {name for name, has in zip(wanted, row, strict=True) if has}
 
 
+def may_set(superuser: psycopg.Connection, table: str, column: str) -> bool:
+    row = superuser.execute(f"SELECT has_column_privilege('kasbah_app', '{table}', '{column}', 'UPDATE')").fetchone()  # type: ignore[arg-type]
+    return bool(row and row[0])
+
+
 def test_grants_are_the_least(superuser: psycopg.Connection) -> None:
     write = {"SELECT", "INSERT", "UPDATE", "DELETE"}
     assert privileges(superuser, "audit_intake") == {"SELECT", "INSERT"}
     assert privileges(superuser, "metering_usage") == {"SELECT", "INSERT"}
-    assert privileges(superuser, "residency_policy") == write - {"DELETE"}
+    for versions in ("residency_policy", "residency_baselinepolicy"):
+        # What a version says is never changed, only its state: UPDATE is granted column by column.
+        assert privileges(superuser, versions) == {"SELECT", "INSERT"}
+        assert {name: may_set(superuser, versions, name) for name in ("state", "document", "digest", "version")} == {
+            "state": True,
+            "document": False,
+            "digest": False,
+            "version": False,
+        }
     assert privileges(superuser, "django_migrations") == {"SELECT"}
     assert privileges(superuser, "django_content_type") == {"SELECT"}
     assert privileges(superuser, "serving_job") == privileges(superuser, "django_session") == write
