@@ -62,6 +62,11 @@ class Body(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaul
         """Whether the client asked for the usage chunk of a stream."""
         return False
 
+    @property
+    def readable(self) -> bool:
+        """Whether its prompts are text; token ids are none."""
+        return True
+
     def prompts(self) -> int:
         """How many prompts the body holds."""
         return 1

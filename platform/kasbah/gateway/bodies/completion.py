@@ -27,6 +27,10 @@ class CompletionBody(Generation, kw_only=True):
     logprobs: Logprobs | None = None
     suffix: str | None = None
 
+    @property
+    def readable(self) -> bool:
+        return isinstance(self.prompt, str) or isinstance(self.prompt[0], str)
+
     def prompts(self) -> int:
         if isinstance(self.prompt, str) or isinstance(self.prompt[0], int):
             return 1

@@ -22,6 +22,10 @@ class EmbeddingBody(Body, kw_only=True):
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, msgspec.Meta(ge=1, le=65_536)] | None = None
 
+    @property
+    def readable(self) -> bool:
+        return isinstance(self.input, str) or isinstance(self.input[0], str)
+
     def prompts(self) -> int:
         if isinstance(self.input, str) or isinstance(self.input[0], int):
             return 1

@@ -1,0 +1,130 @@
+"""Where numbers of known formats stand in a text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+
+from stdnum import iban, numdb
+
+from kasbah.residency.classification.candidates import DIGIT, Run, may_end, runs
+from kasbah.residency.classification.formats import LETTERED, NUMBERS, Format
+from kasbah.residency.classification.text import folded
+
+NEAR = 60  # characters in which a word says what a number is
+
+Span = tuple[int, int]  # begin and end in the text
+Work = Callable[[], None]  # called before each check
+
+_LETTERED = re.compile("|".join(f"(?P<{item.name}>{item.pattern})" for item in LETTERED), re.IGNORECASE)
+_LETTERS_BEFORE = re.compile(r"(?<![0-9A-Za-z_])(?<![0-9A-Za-z_][\-/])(?:[A-Z]{3} ?[A-Z]{3} ?|[A-Z]{1,2}[ -]?)\Z", re.I)
+_FIRST_DIGIT = re.compile(r"[0-9](?<![0-9].)")
+_BY_NAME = {item.name: item for item in LETTERED}
+_IBAN = re.compile(r"[0-9](?<=[A-Za-z]{2}[0-9])(?<![0-9A-Za-z_]...)(?<![0-9A-Za-z_][\-/]...)[0-9]")
+_BBAN = re.compile(r"([0-9]+)!")  # lengths in a structure such as 5!n5!n11!c2!n
+_GROUPS_AROUND = (re.compile(r"[0-9][ .\-/]\Z"), re.compile(r"[ .\-/][0-9]"))
+
+
+def numbers(text: str, kind: str, work: Work) -> Iterator[Span]:
+    """Numbers of a kind that are written in digits alone."""
+    by_grouping, after = _by_grouping(kind), 0
+    for run in runs(text):
+        if run.start >= after and (end := _end(text, run, by_grouping, work)):
+            after = end
+            yield run.start, end
+
+
+def _end(text: str, run: Run, by_grouping: Mapping[tuple[int, ...], tuple[Format, ...]], work: Work) -> int:
+    """Where the number ends that begins with this run; 0: there is none."""
+    work()
+    sizes = tuple(map(len, run.groups))
+    for count in range(len(sizes), 0, -1):  # the longest first: a card's number is no shorter number and a rest
+        formats, end = by_grouping.get(sizes[:count]), run.ends[count - 1]
+        if formats and may_end(text, end):
+            number = "".join(run.groups[:count])
+            if any(_is_one(item, number, text, run.start, end) for item in formats):
+                return end
+    return 0
+
+
+def _is_one(item: Format, number: str, text: str, start: int, end: int) -> bool:
+    if not item.valid(number) or not _said(text, start, end, item.words):
+        return False
+    before, behind = _GROUPS_AROUND
+    return not item.alone or not (before.search(text, max(0, start - 2), start) or behind.match(text, end))
+
+
+def lettered(text: str, work: Work) -> Iterator[Span]:
+    """Identifiers with letters."""
+    for digit in _FIRST_DIGIT.finditer(text):
+        at = digit.start()
+        before = _LETTERS_BEFORE.search(text, max(0, at - 9), at)
+        found = _LETTERED.match(text, before.start() if before else at)
+        if found is None or not may_end(text, found.end()) or not (before or DIGIT.match(text, at)):
+            continue
+        work()
+        item = _BY_NAME[found.lastgroup or ""]
+        if item.valid(found[0].upper()) and _said(text, *found.span(), item.words):
+            yield found.span()
+
+
+def ibans(text: str, work: Work) -> Iterator[Span]:
+    """IBANs (ISO 13616), written at one go or in groups of four."""
+    lengths, after = _iban_lengths(), 0
+    for found in _IBAN.finditer(text):
+        start = found.start() - 2
+        length = lengths.get(text[start : start + 2].upper())
+        if length is None or start < after:
+            continue
+        work()
+        written = _take(text, start, length)
+        end = start + len(written)
+        if written and may_end(text, end) and iban.is_valid(written):
+            after = end
+            yield start, end
+
+
+def _take(text: str, start: int, length: int) -> str:
+    """The first `length` letters and digits, with what stands between groups of four; "" when it is not that."""
+    plain = text[start : start + length]
+    if plain.isalnum():
+        return plain if len(plain) == length else ""
+    gaps = (length - 1) // 4
+    grouped = text[start : start + length + gaps]
+    return grouped if len(grouped) == length + gaps and set(grouped[4::5]) <= {" ", "-"} else ""
+
+
+def _said(text: str, start: int, end: int, words: tuple[str, ...]) -> bool:
+    """Whether one of the words stands near, as a word of its own; none are needed where none are given."""
+    if not words:
+        return True
+    near = folded(text[max(0, start - NEAR) : start] + " " + text[end : end + NEAR])
+    return _any(words).search(near) is not None
+
+
+@cache
+def _any(words: tuple[str, ...]) -> re.Pattern[str]:
+    # Japanese has no spaces between words, and Arabic writes its article and prepositions with the word.
+    return re.compile(f"(?<![a-z0-9])(?:{'|'.join(map(re.escape, words))})(?![a-z0-9])")
+
+
+@cache
+def _by_grouping(kind: str) -> Mapping[tuple[int, ...], tuple[Format, ...]]:
+    found: dict[tuple[int, ...], tuple[Format, ...]] = {}
+    for item in NUMBERS:
+        for grouping in item.groupings if item.kind == kind else ():
+            found[grouping] = (*found.get(grouping, ()), item)
+    return found
+
+
+@cache
+def _iban_lengths() -> Mapping[str, int]:
+    """Characters of an IBAN by country, from the registry that python-stdnum brings."""
+    registry, letters = numdb.get("iban"), "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    found = {}
+    for country in (one + other for one in letters for other in letters):
+        structure = registry.info(country)[0][1].get("bban")
+        if structure:
+            found[country] = 4 + sum(map(int, _BBAN.findall(structure)))
+    return found
