@@ -11,6 +11,7 @@ from kasbah.common import env
 from kasbah.common.changes import ChangeListener
 from kasbah.common.database import Database
 from kasbah.gateway.cache import TenantCache
+from kasbah.gateway.classifying import Classifying, own_detector
 from kasbah.gateway.drain import Drain
 from kasbah.gateway.idempotency import Turns
 from kasbah.gateway.ledger import Ledger
@@ -27,6 +28,7 @@ class Runtime:
     listener: ChangeListener
     principals: PrincipalCache
     tenants: TenantCache
+    classifying: Classifying
     meter: Meter
     dispatcher: Dispatcher
     ledger: Ledger
@@ -40,6 +42,8 @@ class Runtime:
     async def open(self) -> None:
         """Connect. What is away is tried again by its own reader; requests are refused with 503 meanwhile."""
         closing = self._closing
+        self.classifying = Classifying(own_detector())
+        closing.callback(self.classifying.close)
         self.database = Database(size=int(env.value("GATEWAY_POOL", "4")))
         await self.database.open()
         closing.push_async_callback(self.database.close)
