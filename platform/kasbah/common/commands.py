@@ -28,7 +28,7 @@ Facts = Mapping[str, Any]
 
 
 class KasbahCommand(BaseCommand):
-    """Subclasses give `help`, `epilog` (an example), `arguments` and `run`, which answers facts or a list of them."""
+    """Subclasses give `help`, `epilog` (an example), `arguments` and `run`, which answers facts, many or a text."""
 
     epilog: ClassVar[str] = ""
     empty: ClassVar[str] = "There are none."  # what a list command says when there is nothing
@@ -45,8 +45,8 @@ class KasbahCommand(BaseCommand):
     def arguments(self, parser: ArgumentParser) -> None:
         """Declare what the command takes."""
 
-    def run(self, **options: Any) -> Facts | Sequence[Facts]:
-        """Do it."""
+    def run(self, **options: Any) -> Facts | Sequence[Facts] | str:
+        """Do it. A text is printed as it is."""
         raise NotImplementedError
 
     def handle(self, *args: Any, **options: Any) -> str | None:
@@ -58,10 +58,12 @@ class KasbahCommand(BaseCommand):
             raise CommandError(self._reason(error)) from error
         except SettingMissing as error:
             raise CommandError(str(error)) from error
-        if as_json:
+        if isinstance(result, str):
+            self.stdout.write(result, ending="")
+        elif as_json:
             self.stdout.write(json.dumps(result, default=plain, indent=2, ensure_ascii=False))
         else:
-            self.stdout.write(table(result, self.empty) if isinstance(result, Sequence) else lines(result))
+            self.stdout.write(lines(result) if isinstance(result, Mapping) else table(result, self.empty))
         return None
 
     def _reason(self, error: Exception) -> str:

@@ -26,13 +26,13 @@ class TenantCommand(KasbahCommand):
         """The tenant; subclasses add theirs after calling this."""
         parser.add_argument("--tenant", required=True, metavar="SLUG", help="Tenant to act in.")
 
-    def run(self, **options: Any) -> Facts | Sequence[Facts]:
+    def run(self, **options: Any) -> Facts | Sequence[Facts] | str:
         """Find the tenant, then act in its scope."""
         tenant = find_tenant(options.pop("tenant"))
         with rls.tenant_scope(tenant.id):
             return self.act(tenant, **options)
 
-    def act(self, tenant: Tenant, **options: Any) -> Facts | Sequence[Facts]:
+    def act(self, tenant: Tenant, **options: Any) -> Facts | Sequence[Facts] | str:
         """Do it."""
         raise NotImplementedError
 

@@ -11,8 +11,10 @@ from kasbah.audit.services.events import (
     Policy,
     Resource,
     Tokens,
+    rfc3339,
 )
 from kasbah.audit.services.intake import NotInTransaction, insert, record, record_apart
+from kasbah.audit.services.reading import statement_timeout, stream
 from kasbah.audit.services.receipts import receipt
 
 __all__ = [
@@ -31,4 +33,7 @@ __all__ = [
     "receipt",
     "record",
     "record_apart",
+    "rfc3339",
+    "statement_timeout",
+    "stream",
 ]

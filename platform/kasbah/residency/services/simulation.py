@@ -1,0 +1,298 @@
+"""The simulator: a tenant's requests of a period, from its audit log, decided again with another policy."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from django.db import OperationalError
+from django.utils import timezone
+from psycopg.errors import QueryCanceled
+
+from inference_worker.contract import canonical
+from kasbah.audit.services import Event, EventType, Resource, record, rfc3339, statement_timeout, stream
+from kasbah.common import rls
+from kasbah.common.errors import Invalid
+from kasbah.common.requestid import current
+from kasbah.identity.models import Tenant
+from kasbah.identity.services import Actor, Permission, require
+from kasbah.residency.decision import Question, SiteFact
+from kasbah.residency.document import PolicyInvalid, validate
+from kasbah.residency.models import Policy
+from kasbah.residency.services.candidates import candidate
+from kasbah.residency.simulation import CHANGES, Change, Kind, Past, Tally, Unknown, simulate
+
+DAYS = 7  # of the default period
+MOST_DAYS = 92
+STATEMENT_SECONDS = 30
+API_SECONDS = 60  # a request over the API may take this long; the command has no such limit
+LOOK_AT_CLOCK = 1_000  # requests
+RECORDED = (EventType.INFERENCE_INTENT, EventType.INFERENCE_DENIED)
+DENIED_BY_POLICY = "residency_denied"  # the reason in an event; others (a quota) say nothing about the policy
+
+TOO_OLD = "recorded by a version of Kasbah that did not keep all that was asked"
+UNREADABLE = "the event cannot be read"
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """`since` <= time < `until`, UTC."""
+
+    since: datetime
+    until: datetime
+
+    @classmethod
+    def of(cls, since: datetime | None, until: datetime | None) -> Period:
+        """The last seven days unless it is said otherwise. Raises Invalid."""
+        end = (until or timezone.now()).astimezone(UTC)
+        period = cls((since or end - timedelta(days=DAYS)).astimezone(UTC), end)
+        if period.since >= period.until:
+            raise Invalid("The period ends before it begins; give `since` before `until`.", param="since")
+        if period.until - period.since > timedelta(days=MOST_DAYS):
+            raise Invalid(f"A simulation looks at {MOST_DAYS} days at most; give a later `since`.", param="since")
+        return period
+
+    def __str__(self) -> str:
+        """As in "requests ..."."""
+        days, rest = divmod(self.until - self.since, timedelta(days=1))
+        if not rest and timezone.now() - self.until < timedelta(minutes=10):
+            return f"of the last {days} days" if days > 1 else "of the last 24 hours"
+        return f"from {rfc3339(self.since)[:19]}Z to {rfc3339(self.until)[:19]}Z"
+
+
+@dataclass(frozen=True, slots=True)
+class Simulation:
+    """What came out. `policy_id` is "" for a document that is not kept."""
+
+    policy_id: str
+    version: int
+    baseline_version: int
+    period: Period
+    tally: Tally
+
+    @property
+    def summary(self) -> str:
+        """One line for the person who decides."""
+        counts = self.tally.counts
+        requests = "1 request" if counts[Kind.NEWLY_DENIED] == 1 else f"{counts[Kind.NEWLY_DENIED]} requests"
+        text = f"would newly deny {requests} {self.period} and newly allow {counts[Kind.NEWLY_ALLOWED]}"
+        if moved := counts[Kind.MOVED]:
+            text += f"; {moved} more would be allowed at other sites than they were"
+        if unknown := counts[Kind.NOT_COMPARABLE]:
+            text += f"; {unknown} could not be compared"
+        return text
+
+
+CHANGE_COLUMNS = (
+    "request_id", "time", "kind", "data_class", "model", "project", "before", "after", "rule", "lost", "gained",
+)  # fmt: skip
+
+
+def facts(result: Simulation) -> dict[str, Any]:
+    """All of it as plain values, for the API and the command."""
+    tally = result.tally
+    kinds = [kind for kind in Kind if kind != Kind.NOT_COMPARABLE]
+    return {
+        "summary": result.summary,
+        "policy": result.policy_id or None,
+        "policy_version": result.version or None,
+        "baseline_version": result.baseline_version or None,
+        "since": result.period.since,
+        "until": result.period.until,
+        "requests": tally.requests,
+        "counts": {kind.value: tally.counts[kind] for kind in Kind},
+        "groups": [
+            {"by": by, "value": value, **{kind.value: counted[kind] for kind in kinds}}
+            for (by, value), counted in sorted(tally.groups.items())
+        ],
+        "sites": [
+            {"site": slug, "lost": moves["lost"], "gained": moves["gained"]}
+            for slug, moves in sorted(tally.sites.items())
+        ],
+        "not_comparable": [{"reason": reason, "requests": count} for reason, count in tally.unknown.most_common()],
+        "examples": {kind.value: tally.examples[kind] for kind in (*CHANGES, Kind.NOT_COMPARABLE)},
+    }
+
+
+def simulate_policy(
+    actor: Actor,
+    tenant: Tenant,
+    policy: Policy | Mapping[str, Any],
+    period: Period,
+    *,
+    seconds: float | None = API_SECONDS,
+    on_change: Callable[[Change], None] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Simulation:
+    """Decide the tenant's requests of `period` again with a version or a document that is not kept.
+
+    `progress` hears how many were read, now and then. Raises NotFound, Forbidden, PolicyInvalid, and Invalid when it
+    takes longer than `seconds`. It reads the audit log, so it is on record.
+    """
+    require(actor, Permission.AUDIT_READ, tenant)
+    document: Mapping[str, Any] = policy.document if isinstance(policy, Policy) else policy
+    if problems := validate(document):
+        raise PolicyInvalid(problems)
+    policy_id, version = (str(policy.id), policy.version) if isinstance(policy, Policy) else ("", 0)
+    compiled = candidate(tenant.id, document, policy_id=policy_id, version=version)
+    with rls.tenant_scope(tenant.id):
+        try:
+            with statement_timeout(STATEMENT_SECONDS):
+                requests = _within(_requests(tenant.id, period), seconds, progress)
+                tally = simulate(requests, compiled, on_change)
+        except OperationalError as error:
+            if isinstance(error.__cause__, QueryCanceled):
+                raise _too_long() from error
+            raise
+        baseline = compiled.baseline.version if compiled.baseline is not None else 0
+        result = Simulation(policy_id, version, baseline, period, tally)
+        record(_event(actor, tenant.id, result, hashlib.sha256(canonical.dumps(document)).hexdigest()))
+    return result
+
+
+def _within(
+    requests: Iterator[Past | Unknown], seconds: float | None, progress: Callable[[int], None] | None
+) -> Iterator[Past | Unknown]:
+    """The same requests, with an eye on the clock. Raises Invalid."""
+    began = time.monotonic()
+    for number, request in enumerate(requests, 1):
+        yield request
+        if number % LOOK_AT_CLOCK == 0:
+            if seconds is not None and time.monotonic() - began > seconds:
+                raise _too_long()
+            if progress is not None:
+                progress(number)
+
+
+def _too_long() -> Invalid:
+    return Invalid(
+        "There are too many requests in this period to simulate them while you wait; give a shorter one, or run "
+        "manage.py simulatepolicy.",
+        param="since",
+        code="period_too_long",
+    )
+
+
+class _Policy(msgspec.Struct):
+    decision: str = ""
+
+
+class _Model(msgspec.Struct):
+    name: str
+
+
+class _Details(msgspec.Struct):
+    """As the gateway writes them (gateway.admission); None: from before it did."""
+
+    class_asked: str | None = None
+    at: int | None = None
+    places: tuple[str, ...] | None = None
+    tags: tuple[str, ...] = ()
+    tags_asked: tuple[str, ...] | None = None  # None: the same
+    looked_for: tuple[str, ...] = ()
+    classified: str = ""  # kinds and counts, as classification.summary writes them
+    purpose: str = ""
+    project: str = ""
+    sites: tuple[str, ...] = ()
+
+
+class _Recorded(msgspec.Struct):
+    """What is read of an event."""
+
+    time: str
+    type: str
+    model: _Model
+    policy: _Policy
+    details: _Details
+    reason: str = ""
+    request_id: str = ""
+
+
+_decoder = msgspec.json.Decoder(_Recorded)
+
+
+def _requests(tenant_id: UUID, period: Period) -> Iterator[Past | Unknown]:
+    """The period's requests that the policy of then decided about, oldest first."""
+    since, until = rfc3339(period.since), rfc3339(period.until)
+    for data in stream(tenant_id, RECORDED, period.since, period.until):
+        try:
+            event = _decoder.decode(data)
+        except msgspec.DecodeError:
+            yield Unknown(request_id="", reason=UNREADABLE)
+            continue
+        if not since <= event.time < until:
+            continue
+        if event.type == EventType.INFERENCE_INTENT or event.reason == DENIED_BY_POLICY:
+            yield past(tenant_id, event)
+
+
+def past(tenant_id: UUID, event: _Recorded) -> Past | Unknown:
+    """The request that an event tells of."""
+    details = event.details
+    if details.class_asked is None or details.at is None or details.places is None:
+        return Unknown(request_id=event.request_id, reason=TOO_OLD)
+    try:
+        question = Question(
+            tenant=tenant_id,
+            data_class=details.class_asked,
+            model=event.model.name,
+            sites=tuple(map(_place, details.places)),
+            tags=details.tags if details.tags_asked is None else details.tags_asked,
+            purpose=details.purpose,
+            project=details.project,
+            at=details.at,
+        )
+        sites = tuple(map(_uuid, details.sites)) if event.policy.decision == "allow" else ()
+    except ValueError:
+        return Unknown(request_id=event.request_id, reason=UNREADABLE)
+    return Past(
+        request_id=event.request_id,
+        time=event.time,
+        question=question,
+        sites=sites,
+        looked_for=details.looked_for,
+        found=_kinds(details.classified),
+    )
+
+
+@lru_cache(maxsize=1_024)
+def _place(text: str) -> SiteFact:
+    """From `<id> <slug> <jurisdiction>`. Raises ValueError."""
+    ident, slug, jurisdiction = text.split(" ")
+    return SiteFact(UUID(ident), slug, jurisdiction)
+
+
+@lru_cache(maxsize=1_024)
+def _kinds(text: str) -> tuple[str, ...]:
+    """From `email 2, iban 1`."""
+    return tuple(part.split(" ")[0] for part in text.split(", ") if part)
+
+
+@lru_cache(maxsize=1_024)
+def _uuid(text: str) -> UUID:
+    return UUID(text)
+
+
+def _event(actor: Actor, tenant_id: UUID, result: Simulation, digest: str) -> Event:
+    counts = result.tally.counts
+    return Event(
+        type=EventType.POLICY_SIMULATED,
+        tenant_id=tenant_id,
+        actor=actor.ref,
+        resource=Resource("policy", result.policy_id, digest),
+        request_id=current(),
+        details={
+            "version": result.version,
+            "since": rfc3339(result.period.since),
+            "until": rfc3339(result.period.until),
+            "requests": result.tally.requests,
+            **{kind.value: counts[kind] for kind in Kind},
+        },
+    )
