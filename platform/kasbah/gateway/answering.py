@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 
-from inference_worker.contract.frames import Body, Data, Done, Failed, Role
+from inference_worker.contract.frames import Body, Data, Done, Failed, Frame, Role
+from kasbah.audit.services.content import StreamForm
 from kasbah.common.errors import KasbahError, Unavailable
 from kasbah.gateway import refusals, settlement, sse
 from kasbah.gateway.admission import Admitted
@@ -44,6 +46,7 @@ class Answering:
         self._waiting: asyncio.Task[None] | None = None
         self._kept: list[bytes] | None = [] if admitted.may_keep else None
         self._kept_size = 0
+        self._form = StreamForm() if self._streams and admitted.place is not None else None
         self._first_at = 0.0
         self._started_at = time.perf_counter()
 
@@ -106,6 +109,7 @@ class Answering:
                     self._answer_id, self._running.attempt, include_usage=self._admitted.wish.body.include_usage
                 )
             data = b"".join([events.chunk(frame) for frame in frames if isinstance(frame, (Data, Role))])
+            self._note(frames)
             last = frames[-1]
             if isinstance(last, Failed):
                 return last, data
@@ -136,6 +140,13 @@ class Answering:
     async def _send(self, data: bytes, *, more: bool) -> None:
         self._keep(data)
         await self._exchange.write(data, more=more)
+
+    def _note(self, frames: Sequence[Frame]) -> None:
+        """What the client gets, or can still get by taking the stream up again, is what is committed to."""
+        if self._form is not None:
+            for frame in frames:
+                if isinstance(frame, (Data, Role)):
+                    self._form.add(frame.chunk)
 
     def _keep(self, data: bytes) -> None:
         if self._kept is not None:
@@ -175,7 +186,7 @@ class Answering:
         """Settle, then send what is left."""
         if isinstance(last, Done) and not last.cancelled:
             self._keep(rest)
-        await self._settle(last)
+        await self._settle(last, rest)
         if isinstance(last, Failed):
             error = refusals.Failure(last.status, last.code, last.message, last.param)
             if rest and not self._exchange.begun:
@@ -201,7 +212,8 @@ class Answering:
         last = last or await self._running.cancel(LAST_WORD_AT_END if ending else LAST_WORD)
         if last is not None:
             with suppress(Unavailable):  # housekeeping settles what could not be
-                await self._settle(last, kept=False)
+                self._note(self._running.left())
+                await self._settle(last, b"", kept=False)
         if ending:
             raise refusals.shutting_down()
 
@@ -212,6 +224,7 @@ class Answering:
         try:
             async with asyncio.timeout(seconds) as self._interrupt:
                 async for frames in self._running.frames():
+                    self._note(frames)
                     last = frames[-1]
                     if isinstance(last, (Done, Failed)):
                         return last
@@ -221,8 +234,11 @@ class Answering:
             self._interrupt = None
         return None
 
-    async def _settle(self, last: Done | Failed, *, kept: bool = True) -> None:
-        """Commit the end. Raises Unavailable when it cannot be, or when somebody else ended the job."""
+    async def _settle(self, last: Done | Failed, body: bytes, *, kept: bool = True) -> None:
+        """Commit the end. `body`: the answer of a request that does not stream.
+
+        Raises Unavailable when it cannot be, or when somebody else ended the job.
+        """
         notes = self._exchange.notes
         notes["tokens"] = f"{last.usage.prompt_tokens}/{last.usage.completion_tokens}"
         answer = None
@@ -233,8 +249,18 @@ class Answering:
         milliseconds = {"total": round((now - self._started_at) * 1000)}
         if self._first_at:
             milliseconds["first"] = round((self._first_at - self._started_at) * 1000)
+        said = self._form.bytes() if self._form is not None else body
+        if not self._streams and (isinstance(last, Failed) or last.cancelled):
+            said = b""  # an error goes out instead
         await settlement.settle(
-            self._runtime, self._admitted, self._running, last, answer=answer, keeps=kept, milliseconds=milliseconds
+            self._runtime,
+            self._admitted,
+            self._running,
+            last,
+            said=said,
+            answer=answer,
+            keeps=kept,
+            milliseconds=milliseconds,
         )
 
 

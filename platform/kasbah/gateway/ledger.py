@@ -1,7 +1,8 @@
 """What a request must leave behind before it may go on: written in groups, each entry whole or not at all.
 
 Before dispatch: the intent event and the job's row (and the claim of an idempotency key). Before the last bytes of an
-answer: the job's end, its usage, the outcome event. Who cannot write them must not go on (fail closed).
+answer: the job's end, its usage, the outcome event. With each event what the policy lets be
+kept of the content. Who cannot write them must not go on (fail closed).
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from kasbah.audit import services as audit
-from kasbah.audit.services import Event
+from kasbah.audit.services import Event, content
+from kasbah.audit.services.content import Record
 from kasbah.common.database import Connection, Database
 from kasbah.common.errors import Unavailable
 from kasbah.common.groupcommit import GroupCommit
@@ -33,6 +35,7 @@ class Entry:
     outcome: Outcome | None = None
     usage: UsageRow | None = None
     answer: Answer | None = None  # to keep under the idempotency key
+    content: Record | None = None  # what the policy lets be kept, committed to in the event
     written: bool = field(default=False, init=False)
 
 
@@ -82,6 +85,7 @@ class Ledger:
         if answers:
             await idempotency.keep(connection, answers)
         await audit.insert(connection, [entry.event for entry in entries])
+        await content.insert(connection, [(entry.content, entry.event.id) for entry in entries if entry.content])
 
 
 def _too_late(entry: Entry, won: set[UUID], stale: set[UUID]) -> bool:

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from django.conf import settings
 from redis.asyncio import Redis
 
+from kasbah.audit.services.content import Vault
 from kasbah.common import env
 from kasbah.common.changes import ChangeListener
 from kasbah.common.database import Database
@@ -32,6 +33,7 @@ class Runtime:
     meter: Meter
     dispatcher: Dispatcher
     ledger: Ledger
+    vault: Vault
     drain: Drain
 
     def __init__(self) -> None:
@@ -58,6 +60,7 @@ class Runtime:
         closing.push_async_callback(self.listener.close)
         self.meter = Meter(self.redis, self.database)
         closing.push_async_callback(self.meter.close)
+        self.vault = Vault(self.database)
         self.ledger = Ledger(self.database, self.dispatcher.timings.row_lease)
         closing.push_async_callback(self.ledger.close)
         await self.dispatcher.start()

@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 
 from inference_worker.contract.frames import Done, Failed
 from kasbah.audit import services as audit
-from kasbah.audit.services import Event, EventType
+from kasbah.audit.services import Event, EventType, content
 from kasbah.common.errors import Unavailable
 from kasbah.common.ids import uuid7
+from kasbah.gateway import keeping
 from kasbah.gateway.admission import Admitted
 from kasbah.gateway.idempotency import Answer, Kept
 from kasbah.gateway.ledger import Entry
@@ -33,12 +34,14 @@ async def settle(
     running: Running,
     last: Done | Failed,
     *,
+    said: bytes,
     answer: Kept | None,
     keeps: bool,
     milliseconds: Mapping[str, int],
 ) -> None:
     """Commit how the job ended, then give back what was reserved and not used.
 
+    `said`: what the client was answered, or is now, in the form that is committed to.
     `keeps`: an idempotency key is used up by a success, with `answer` to give again or, when that is None, without.
     Raises Unavailable when nothing could be committed: then the answer must not go out.
     """
@@ -55,12 +58,15 @@ async def settle(
         completion_tokens=outcome.completion_tokens,
         exact=outcome.exact,
     )
+    form = content.STREAM if job.stream else content.BODY
+    record = await keeping.answer(runtime, admitted.place, form, said)
     used_up = keeps and admitted.wish.key is not None and outcome.state == "succeeded"
     entry = Entry(
-        event=_event(admitted, running, outcome.state, last, milliseconds),
+        event=keeping.told(_event(admitted, running, outcome.state, last, milliseconds), record),
         outcome=outcome,
         usage=usage,
         answer=Answer(job.id, answer) if used_up else None,
+        content=record,
     )
     if not await runtime.ledger.write(entry):
         raise Unavailable(
@@ -99,5 +105,11 @@ def _event(
 def _outcome_of(intent: Event) -> Event:
     """The same request, told of again when it has ended."""
     return replace(
-        intent, type=EventType.INFERENCE_OUTCOME, id=uuid7(), time=datetime.now(UTC), intent=intent.id, details={}
+        intent,
+        type=EventType.INFERENCE_OUTCOME,
+        id=uuid7(),
+        time=datetime.now(UTC),
+        intent=intent.id,
+        details={},
+        commitments={},
     )
