@@ -141,7 +141,9 @@ class Stack:
         full = f"{name}-{slug}"
         environment = {"KASBAH_BROKER_URL": place.store.url}
         if not (self.home / full).exists():
-            environment["KASBAH_ENROL_TOKEN"] = create_enrolment_token(factories.SYSTEM, place.site).text
+            environment["KASBAH_ENROL_TOKEN"] = create_enrolment_token(
+                factories.SYSTEM, place.site, preapproved=True
+            ).text
         self.workers[full] = self.spawn(
             full, "-m", "inference_worker", "--site", slug, "--state-dir", str(self.home / full),
             "--models", str(self.home / "models"), "--engine-python", str(self.engine), "--name", full,
