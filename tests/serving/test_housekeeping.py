@@ -19,10 +19,10 @@ from inference_worker.contract.enrolment import Answer, Request
 from inference_worker.contract.messages import Assignment, RefusalCode, checked
 from inference_worker.contract.signing import Purpose, Signer, Verifier, b64
 from kasbah.common import rls
+from kasbah.common.exclusive import exclusive
 from kasbah.metering.models import Usage
 from kasbah.residency.services import site_keys, tickets
 from kasbah.serving import tasks
-from kasbah.serving.housekeeping.exclusive import exclusive
 from kasbah.serving.housekeeping.sweep import sweep
 from kasbah.serving.models import EnrolmentToken, Job, Worker, WorkerState
 from kasbah.serving.services import (

@@ -8,9 +8,9 @@ from celery import shared_task
 from django.utils import timezone
 
 from kasbah.common import rls
+from kasbah.common.exclusive import exclusive
 from kasbah.serving.housekeeping import reports
 from kasbah.serving.housekeeping import sweep as sweeping
-from kasbah.serving.housekeeping.exclusive import exclusive
 from kasbah.serving.models import IdempotencyKey
 
 logger = logging.getLogger(__name__)
