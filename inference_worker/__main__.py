@@ -25,9 +25,15 @@ afterwards:   the same without --enrol: the identity is kept in the state folder
 A secret on the command line can be read by every user of the machine: prefer KASBAH_BROKER_URL and
 KASBAH_ENROL_TOKEN, or files named broker_url and enrol_token in the folder KASBAH_SECRETS_DIR.
 
-The worker connects to the broker and to nothing else. SIGTERM: no new jobs, those that run may finish, then
-the engines stop. Exit status: 0 stopped, 1 failed, 2 wrong usage or not enrolled, 3 revoked by the control plane.
+After its first start it waits until a person approves it on the control plane, and then goes on by itself.
+
+The worker connects to the broker, to the store where that is another, and to nothing else. SIGTERM: no new jobs,
+those that run may finish, then the engines stop. Exit status: 0 stopped, 1 failed, 2 wrong usage or not enrolled, 3 revoked by the control plane.
 """
+
+
+STORES = ("redis://", "rediss://", "valkey://", "valkeys://", "unix://")
+RABBITMQ = ("amqp://", "amqps://")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -40,7 +46,9 @@ def parser() -> argparse.ArgumentParser:
     )
     add = result.add_argument
     add("--site", required=True, help="name of the site, as the control plane knows it")
-    add("--broker", default="", metavar="URL", help="the site's broker, redis://... (KASBAH_BROKER_URL)")
+    add("--broker", default="", metavar="URL", help="the site's broker, redis://... or amqp://... (KASBAH_BROKER_URL)")
+    store = "its stream store, redis://..., where the broker is not that too (KASBAH_STORE_URL)"
+    add("--store", default="", metavar="URL", help=store)
     add("--enrol", default="", metavar="TOKEN", help="one-time token for the first start (KASBAH_ENROL_TOKEN)")
     add("--state-dir", required=True, type=Path, metavar="DIR", help="private folder: own key, identity, engine logs")
     add("--models", required=True, type=Path, metavar="DIR", help="folder of model folders, each named by its digest")
@@ -53,8 +61,8 @@ def parser() -> argparse.ArgumentParser:
         help="short path for the engine's sockets (default: the temporary folder)",
     )
     add("--log-level", default="info", choices=["debug", "info", "warning", "error"], help="default: info")
-    carrier = "how Celery takes jobs: on the event loop, or with its own parts and threads (default: batched)"
-    add("--carrier", default="batched", choices=["batched", "stock"], help=carrier)
+    carrier = "how Celery takes jobs: on the event loop, or in threads (default: by the broker)"
+    add("--carrier", default="", choices=["batched", "stock"], help=carrier)
     limits = result.add_argument_group("limits, in seconds, GiB and MiB")
     for flag, default, text in (
         ("--drain", 30.0, "for running jobs after SIGTERM"),
@@ -71,9 +79,7 @@ def parser() -> argparse.ArgumentParser:
 
 def settings(arguments: argparse.Namespace) -> Settings:
     """Check what was given. Raises ValueError with what to do."""
-    broker = arguments.broker or config.secret("BROKER_URL")
-    if not broker.startswith(("redis://", "rediss://", "valkey://", "valkeys://", "unix://")):
-        raise ValueError("no broker: give --broker redis://... or set KASBAH_BROKER_URL")
+    broker, store = _addresses(arguments)
     if not arguments.models.is_dir():
         raise ValueError(f"--models: {arguments.models} is not a folder")
     if not os.access(arguments.engine_python, os.X_OK):
@@ -81,6 +87,7 @@ def settings(arguments: argparse.Namespace) -> Settings:
     return Settings(
         site=arguments.site,
         broker=broker,
+        store=store,
         token=arguments.enrol or config.secret("ENROL_TOKEN"),
         state_dir=arguments.state_dir.absolute(),
         models=arguments.models.absolute(),
@@ -96,6 +103,21 @@ def settings(arguments: argparse.Namespace) -> Settings:
         probe_seconds=arguments.probe,
         hung_seconds=arguments.hung,
     )
+
+
+def _addresses(arguments: argparse.Namespace) -> tuple[str, str]:
+    """Broker and store. Raises ValueError, which repeats neither: they hold passwords."""
+    broker = arguments.broker or config.secret("BROKER_URL")
+    if not broker.startswith((*STORES, *RABBITMQ)):
+        raise ValueError("no broker: give --broker redis://... or amqp://..., or set KASBAH_BROKER_URL")
+    store = arguments.store or config.secret("STORE_URL")
+    if not store and broker.startswith(RABBITMQ):
+        raise ValueError("RabbitMQ keeps no streams: give --store redis://... too, or set KASBAH_STORE_URL")
+    if store and not store.startswith(STORES):
+        raise ValueError("--store (KASBAH_STORE_URL): the address must begin with redis:// or rediss://")
+    if arguments.carrier == "batched" and broker.startswith(RABBITMQ):
+        raise ValueError("--carrier batched is for Redis and Valkey; leave it out with RabbitMQ")
+    return broker, store or broker
 
 
 def main() -> int:

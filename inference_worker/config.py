@@ -12,7 +12,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """All of it. Times in seconds."""
 
     site: str
-    broker: str
+    broker: str  # carries the jobs: Redis, Valkey or RabbitMQ
+    store: str  # Redis or Valkey: all else; the same address where the broker is one of those
     state_dir: Path
     models: Path
     engine_python: Path
@@ -20,7 +21,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     token: str = ""
     run_dir: Path | None = None
     log_level: str = "info"
-    carrier: str = "batched"  # or "stock"
+    carrier: str = ""  # "batched" or "stock"; empty: stock for RabbitMQ, batched else
     drain_seconds: float = 30.0
     engine_memory_bytes: int = 0  # 0: nine tenths of what the machine or the container has
     engine_log_bytes: int = 16 * 2**20

@@ -47,9 +47,9 @@ async def _identity(settings: Settings, state: State) -> Identity:
         if not settings.token:
             raise NotEnrolled(
                 f"{settings.state_dir} holds no identity yet: give --enrol TOKEN (KASBAH_ENROL_TOKEN);"
-                " `manage.py enrolment-token` on the control plane makes one"
+                " `manage.py enroltoken` on the control plane makes one"
             )
-        redis = store.client(settings.broker)
+        redis = store.client(settings.store)
         try:
             await enrol(redis, state, token=settings.token, site=settings.site, name=settings.name)
         finally:
@@ -67,7 +67,7 @@ class Worker:
     def __init__(self, settings: Settings, state: State, identity: Identity) -> None:
         machine = hardware.describe()
         self._settings, self._identity = settings, identity
-        self._store = Store(store.client(settings.broker), [job.CLAIM, job.APPEND, RENEW])
+        self._store = Store(store.client(settings.store), [job.CLAIM, job.APPEND, RENEW])
         self._fleet = Fleet(_means(settings, machine), self._sync, settings.drain_seconds)
         self._leases = Leases(self._store, identity.worker)
         self._reporter = Reporter(self._store, identity, self._fleet, machine)
@@ -79,6 +79,7 @@ class Worker:
         intake = Intake(gate, self._fleet, self._leases, site, self._reporter.refuse)
         self._carrier = Carrier(settings.broker, intake.take, asyncio.get_running_loop(), settings.carrier)
         self._taking = True
+        self._emptying: asyncio.Task[None] | None = None  # a drained worker's engines, which stop when idle
         self._stop = asyncio.Event()
 
     async def run(self) -> int:
@@ -145,14 +146,24 @@ class Worker:
             self._stop.set()
             return
         self._taking = assignment.state == "active"
-        self._fleet.reconcile(assignment.deployments)
+        if self._emptying is not None:
+            self._emptying.cancel()
+            self._emptying = None
         self._sync()
+        if assignment.state == "drained":
+            self._emptying = asyncio.create_task(self._empty(), name="empty")
+        else:
+            self._fleet.reconcile(assignment.deployments)
+
+    async def _empty(self) -> None:
+        """Drained: what runs may end, however long it takes; then the engines stop and give their memory back."""
+        await asyncio.gather(*(engine.idle.wait() for engine in self._fleet.ready().values()))
+        self._fleet.reconcile([])
 
     def _sync(self) -> None:
         """Consume the queues of the engines that are ready, and of no other."""
         ready = self._fleet.ready() if self._taking else {}
-        capacity = sum(engine.capacity for engine in ready.values())
-        self._carrier.consume({keys.queue(deployment) for deployment in ready}, capacity)
+        self._carrier.consume({keys.queue(deployment): engine.capacity for deployment, engine in ready.items()})
 
     def _loaded(self, deployment: str) -> str | None:
         engine = self._fleet.find(deployment)

@@ -42,10 +42,13 @@ from infra.local import valkey as local_valkey
 # settings can be loaded first.
 HOME = Path(tempfile.mkdtemp(prefix="ksb-test-"))
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
+LEFT_OUT = pytest.StashKey[int]()
 KEEP = ("django_migrations", "django_content_type", "auth_permission")
 # Tables that nobody may empty, and what keeps them.
 KEPT = (
     ("audit_intake", "audit_intake_insert_only"),
+    ("audit_leaf", "audit_leaf_insert_only"),
+    ("audit_checkpoint", "audit_checkpoint_insert_only"),
     ("audit_content", "audit_content_keep"),
     ("audit_legalhold", "audit_legalhold_keep"),
 )
@@ -60,10 +63,11 @@ def _url(role: str) -> str:
 
 
 VALKEY = local_valkey.prepare(HOME, "control", aof=False)
-for _name in [name for name in os.environ if name.startswith("KASBAH_")]:
+for _name in [name for name in os.environ if name.startswith("KASBAH_") and not name.startswith("KASBAH_TEST_")]:
     del os.environ[_name]
 os.environ.update(
     DJANGO_SETTINGS_MODULE="kasbah.config.settings",
+    KASBAH_AUDIT_DIR=str(HOME / "audit"),
     KASBAH_DATABASE_URL=_url(local_postgres.APPLICATION),
     KASBAH_REDIS_URL=VALKEY.url,
     KASBAH_SECRET_KEY=random_secrets.token_urlsafe(64),
@@ -260,3 +264,21 @@ def _no_network() -> Iterator[None]:
 
         patch.setattr(socket, "getaddrinfo", guarded_look_up)
         yield
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests of RabbitMQ need a program that is not installed with the others."""
+    if os.environ.get("KASBAH_TEST_AMQP"):
+        return
+    left_out = [item for item in items if item.get_closest_marker("amqp")]
+    if left_out:
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
+        config.stash[LEFT_OUT] = len(left_out)
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Say what did not run, where everybody looks."""
+    if count := config.stash.get(LEFT_OUT, 0):
+        line = f"NOT RUN: {count} tests of RabbitMQ; KASBAH_TEST_AMQP names no rabbitmq-server."
+        terminalreporter.write_line(line, yellow=True)

@@ -76,6 +76,10 @@ class Signer:
         """From the 32 raw bytes of the private key."""
         return cls(Ed25519PrivateKey.from_private_bytes(raw))
 
+    def sign_bytes(self, message: bytes) -> bytes:
+        """The bare signature of `message`, for formats that others define; they must never look like a token's."""
+        return self._private.sign(message)
+
     def sign(self, purpose: Purpose, payload: Mapping[str, Any]) -> str:
         """The signed token of `payload`."""
         body = canonical.dumps(dict(payload))

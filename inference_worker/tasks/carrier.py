@@ -2,6 +2,7 @@
 
 Redis' own acknowledgement is off (`ack_emulation`): it costs two round trips a message and returns a lost one only
 after its visibility timeout. The job's row is the truth, and the control plane's sweeper sends again within seconds.
+RabbitMQ's is on: what a worker held when it died is given to another at once, and its claim decides.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import logging
 import threading
 import time
 from asyncio import AbstractEventLoop
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from celery import Celery
@@ -24,7 +25,7 @@ from celery.worker.state import maybe_shutdown
 from inference_worker.carrying import quick
 from inference_worker.carrying.hub import LoopWorker
 from inference_worker.carrying.pool import CoroutinePool, awaited
-from inference_worker.contract import keys
+from inference_worker.contract import keys, tls
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +34,19 @@ TRANSPORT = "inference_worker.carrying.transport:Transport"
 THREADS = 1024  # at most, of the stock pool; a thread is started when a job finds none idle
 RECONNECT_FIRST, RECONNECT_STEP, RECONNECT_LONGEST = 0.1, 0.2, 1.0
 NO_QUEUE = "dep.none"
+HEARTBEAT = 10  # seconds; a RabbitMQ that says nothing for twice as long is away
+DELAYED = "celery.worker.consumer.delayed_delivery:DelayedDelivery"
 
 
 class Consumer(CeleryConsumer):
     """Celery's consumer, reconnecting within a second and telling when it is connected."""
+
+    # Without the thirty exchanges for delayed tasks that Celery declares where it sees a quorum queue.
+    Blueprint: Any = type(
+        "Blueprint",
+        (CeleryConsumer.Blueprint,),
+        {"default_steps": [step for step in CeleryConsumer.Blueprint.default_steps if step != DELAYED]},
+    )
 
     def ensure_connected(self, conn: Any) -> Any:
         """Connect; Celery's own pauses grow to 30 s, longer than a broker takes to come back."""
@@ -75,10 +85,20 @@ def make_app(broker: str) -> Celery:
         worker_cancel_long_running_tasks_on_connection_loss=False,
         worker_consumer=f"{__name__}:Consumer",
         broker_connection_retry_on_startup=True,
-        broker_heartbeat=0,
-        broker_transport_options={"ack_emulation": False, "priority_steps": [0], "socket_keepalive": True},
+        broker_use_ssl=tls.options(broker),
     )
+    if is_amqp(broker):
+        # By the type of its default queue, which nobody consumes, Celery knows that a prefetch is of one consumer.
+        app.conf.update(broker_heartbeat=HEARTBEAT, task_default_queue_type="quorum")
+    else:
+        options = {"ack_emulation": False, "priority_steps": [0], "socket_keepalive": True}
+        app.conf.update(broker_heartbeat=0, broker_transport_options=options)
     return app
+
+
+def is_amqp(broker: str) -> bool:
+    """Whether it is RabbitMQ's address."""
+    return broker.startswith(("amqp://", "amqps://"))
 
 
 def _nothing() -> None:
@@ -89,22 +109,24 @@ class Carrier:
     """Consumes the queues that it is told and awaits `take(message)` on `loop` for each message.
 
     "batched" has Celery's rounds, its tasks and its pops on the event loop (inference_worker.carrying). "stock" has
-    Celery's own parts, with a thread for each job: for brokers without BLMPOP, and to tell whose fault something is.
+    Celery's own parts, with a thread for each job: for RabbitMQ and other brokers without BLMPOP, and to tell whose
+    fault something is.
     """
 
     def __init__(
         self, broker: str, take: Callable[[Any], Coroutine[Any, Any, None]], loop: AbstractEventLoop, kind: str
     ) -> None:
-        self._app, self._take, self._loop, self._batched = make_app(broker), take, loop, kind == BATCHED
-        self._app.conf.update(kasbah_connected=self.apply, kasbah_loop=loop)
+        self._app, self._take, self._loop, self._amqp = make_app(broker), take, loop, is_amqp(broker)
+        self._batched = kind == BATCHED or (not kind and not self._amqp)
+        self._app.conf.update(kasbah_connected=self._connected, kasbah_loop=loop)
         if self._batched:
             quick.use()
             self._app.conf.broker_transport = TRANSPORT
         body = awaited(take) if self._batched else self._wait
         task = self._app.task(name=keys.TASK, acks_late=True, ignore_result=True, typing=False, shared=False)(body)
         task.backend = DisabledBackend(self._app)  # else each thread looks through all packages for it
-        self._queues: frozenset[str] = frozenset()
-        self._capacity = 1
+        self._places: Mapping[str, int] = {}  # how many messages at once, by queue
+        self._consumed: dict[str, int] = {}  # the same, as RabbitMQ was told
         self._worker: Any = None
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="celery", daemon=True)
@@ -117,26 +139,47 @@ class Carrier:
         """Begin; no queue is consumed yet."""
         self._thread.start()
 
-    def consume(self, queues: set[str], capacity: int) -> None:
-        """From now on these, with at most `capacity` messages at once. From any thread; takes effect soon."""
-        self._queues, self._capacity = frozenset(queues), max(capacity, 1)
+    def consume(self, places: Mapping[str, int]) -> None:
+        """From now on these queues, with at most so many messages at once. From any thread; takes effect soon."""
+        self._places = dict(places)
         worker = self._worker
         if worker is not None and worker.consumer is not None:
             worker.consumer.call_soon(self.apply)
 
     def apply(self) -> None:
         """Bring the connected consumer to what is wanted; where Celery's rounds run."""
-        consumer = self._worker.consumer
-        consumer.initial_prefetch_count = self._capacity
+        consumer, places = self._worker.consumer, self._places
+        consumer.initial_prefetch_count = capacity = max(sum(places.values()), 1)
         if consumer.task_consumer is None or consumer.qos is None:
             return
-        consumer.qos.value = self._capacity
-        consumer.qos.update()
         current = set(self._app.amqp.queues.consume_from)
-        for queue in current - self._queues:
+        if self._amqp:
+            self._apply_each(consumer, current)
+            return
+        consumer.qos.value = capacity
+        consumer.qos.update()
+        for queue in current - places.keys():
             consumer.cancel_task_queue(queue)
-        for queue in self._queues - current:
+        for queue in places.keys() - current:
             consumer.add_task_queue(queue)
+
+    def _apply_each(self, consumer: Any, current: set[str]) -> None:
+        """RabbitMQ keeps a prefetch for each consumer of a quorum queue, and as it was when that was made."""
+        for queue in current:
+            if self._consumed.get(queue) != self._places.get(queue):
+                consumer.cancel_task_queue(queue)
+                self._consumed.pop(queue, None)
+        for queue, places in self._places.items():
+            if queue not in self._consumed:
+                consumer.qos.value = max(places, 1)
+                consumer.qos.update()
+                consumer.add_task_queue(queue, queue_arguments=keys.QUORUM)
+                self._consumed[queue] = places
+
+    def _connected(self) -> None:
+        """Anew, or again: what was told to a connection before this one is forgotten with it."""
+        self._consumed = {}
+        self.apply()
 
     def stop(self, timeout: float) -> None:
         """Stop consuming and wait for the thread. The jobs have ended before."""
@@ -170,5 +213,5 @@ class Carrier:
             without_heartbeat=True,
             exclude_queues=[NO_QUEUE],
         )
-        worker.consumer.initial_prefetch_count = self._capacity
+        worker.consumer.initial_prefetch_count = max(sum(self._places.values()), 1)
         return worker

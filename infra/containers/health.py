@@ -32,7 +32,7 @@ def http(url: str) -> None:
 
 
 def worker(state_dir: str) -> None:
-    """Whether the worker is enrolled and its liveness report, which lives for seconds only, is at the broker."""
+    """Whether the worker is enrolled and its liveness report, which lives for seconds only, is in the site's store."""
     from redis import Redis
     from redis.exceptions import RedisError
 
@@ -44,10 +44,11 @@ def worker(state_dir: str) -> None:
     except (OSError, ValueError, KeyError) as error:
         raise Unhealthy(f"not enrolled: {error}") from error
     try:
-        with Redis.from_url(secret("BROKER_URL"), socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT) as broker:
-            alive = broker.exists(keys.worker(identity))
+        url = secret("STORE_URL") or secret("BROKER_URL")
+        with Redis.from_url(url, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT) as store:
+            alive = store.exists(keys.worker(identity))
     except (RedisError, OSError, ValueError) as error:
-        raise Unhealthy(f"the site's broker cannot be asked: {type(error).__name__}") from error
+        raise Unhealthy(f"the site's store cannot be asked: {type(error).__name__}") from error
     if not alive:
         raise Unhealthy(f"worker {identity} has not reported for {keys.WORKER_TTL} s")
 

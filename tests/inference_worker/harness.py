@@ -176,11 +176,13 @@ def start_worker(
     engine_environment: Mapping[str, str] | None = None,
     arguments: tuple[str, ...] = (),
     log_level: str = "info",
+    broker: str = "",
 ) -> Iterator[RunningWorker]:
     """Run `python -m inference_worker` with its state in `folder`; SIGKILL and clean up at the end.
 
     Without `engine_python` its engines are fakes (tests/fakes/engine.py), configured by `engine_environment`.
-    A second start with the same `folder` needs no token.
+    A second start with the same `folder` needs no token. With `broker` the jobs come from there, and the Valkey is the
+    store alone.
     """
     folder.mkdir(parents=True, exist_ok=True)
     models.mkdir(parents=True, exist_ok=True)
@@ -195,7 +197,8 @@ def start_worker(
     ]  # fmt: skip
     kept = {"KASBAH_LEASE_MS"}
     inherited = {name: value for name, value in os.environ.items() if name in kept or not name.startswith("KASBAH_")}
-    secrets = {"KASBAH_BROKER_URL": valkey_url} | ({"KASBAH_ENROL_TOKEN": token} if token else {})
+    secrets = {"KASBAH_BROKER_URL": broker or valkey_url} | ({"KASBAH_STORE_URL": valkey_url} if broker else {})
+    secrets |= {"KASBAH_ENROL_TOKEN": token} if token else {}
     log_file = folder / "worker.log"
     with log_file.open("ab") as log:
         process = subprocess.Popen(command, cwd=ROOT, env=inherited | secrets, stderr=log, stdout=log)

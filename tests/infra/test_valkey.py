@@ -213,7 +213,7 @@ async def test_a_worker_consumes_its_queue_as_this_user(site: Users, kind: str) 
     carrier = Carrier(site.urls["worker"], got.put, asyncio.get_running_loop(), kind)
     carrier.start()
     try:
-        carrier.consume({name}, 4)
+        carrier.consume({name: 4})
         await asyncio.to_thread(send, site.urls["control"], name)
         assert sorted([(await asyncio.wait_for(got.get(), 20))["n"] for _ in range(5)]) == list(range(5))
         await asyncio.sleep(0.5)  # until the last of them is acknowledged; what is not would be put back at the end

@@ -19,7 +19,7 @@ from amqp.exceptions import AMQPError
 from kombu import Connection, Exchange, Queue
 from kombu.exceptions import KombuError, OperationalError
 
-from inference_worker.contract import keys
+from inference_worker.contract import keys, tls
 from inference_worker.contract.messages import JobMessage
 from kasbah.serving.dispatch import envelope
 from kasbah.serving.dispatch.store import StoreAway
@@ -87,6 +87,7 @@ class Publisher:
         made = envelope.app().connection_for_write(
             self._url,
             connect_timeout=self._timeout,
+            ssl=tls.options(self._url),
             transport_options=options if self._amqp else {"socket_timeout": self._timeout},
         )
         made.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
