@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -17,11 +17,14 @@ CHUNK = 2_000  # events fetched at a time
 SLACK = timedelta(minutes=1)
 
 
-def stream(tenant_id: UUID, types: Sequence[EventType], since: datetime, until: datetime) -> Iterator[bytes]:
+def stream(
+    tenant_id: UUID, types: Sequence[EventType], since: datetime, until: datetime
+) -> Generator[bytes, None, None]:
     """The canonical bytes of the tenant's events of these types, oldest first, through a server-side cursor.
 
     The transaction speaks for the tenant. `since` <= time < `until` holds for all events that are looked for, but
-    some from up to a minute around may come too: the caller looks at their time.
+    some from up to a minute around may come too: the caller looks at their time. Whoever does not read to the end
+    closes it, inside that transaction.
     """
     rows = (
         Intake.objects.filter(tenant_id=tenant_id, id__gte=_first(since - SLACK), id__lt=_first(until + SLACK))

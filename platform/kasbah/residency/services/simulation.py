@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -144,8 +145,10 @@ def simulate_policy(
     compiled = candidate(tenant.id, document, policy_id=policy_id, version=version)
     with rls.tenant_scope(tenant.id):
         try:
-            with statement_timeout(STATEMENT_SECONDS):
-                requests = _within(_requests(tenant.id, period), seconds, progress)
+            # Closed here: a cursor that is closed later would break whatever transaction its connection has by then.
+            events = stream(tenant.id, RECORDED, period.since, period.until)
+            with statement_timeout(STATEMENT_SECONDS), closing(events):
+                requests = _within(_requests(tenant.id, period, events), seconds, progress)
                 tally = simulate(requests, compiled, on_change)
         except OperationalError as error:
             if isinstance(error.__cause__, QueryCanceled):
@@ -218,10 +221,10 @@ class _Recorded(msgspec.Struct):
 _decoder = msgspec.json.Decoder(_Recorded)
 
 
-def _requests(tenant_id: UUID, period: Period) -> Iterator[Past | Unknown]:
-    """The period's requests that the policy of then decided about, oldest first."""
+def _requests(tenant_id: UUID, period: Period, events: Iterable[bytes]) -> Iterator[Past | Unknown]:
+    """Those of the events in the period that tell of a request which the policy of then decided about."""
     since, until = rfc3339(period.since), rfc3339(period.until)
-    for data in stream(tenant_id, RECORDED, period.since, period.until):
+    for data in events:
         try:
             event = _decoder.decode(data)
         except msgspec.DecodeError:
