@@ -5,13 +5,16 @@ Call inside a test that has the database; each opens the scope it needs by itsel
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from kasbah.common import rls
 from kasbah.common.ids import uuid7
 from kasbah.identity.models import ApiKey, Membership, Project, Role, Scope, Tenant, User
-from kasbah.identity.services import Actor, Principal, keys, system
+from kasbah.identity.services import Actor, Principal, actor_of_user, keys, system
 
 SYSTEM: Actor = system("tests", "test")
 
@@ -107,6 +110,20 @@ def household(*, scopes: tuple[str, ...] = (Scope.INFERENCE,)) -> Household:
     membership(of, admin)
     key, text = api_key(home, scopes=scopes)
     return Household(of, home, admin, key, text)
+
+
+def fresh(who: User) -> Actor:
+    """A person who logged in just now."""
+    return actor_of_user(who, logged_in_at=time.time())
+
+
+def active_policy(of: Tenant | None, document: Mapping[str, Any] | str) -> Any:
+    """A version that two people made the one that decides; of the baseline without a tenant."""
+    from kasbah.residency import services
+
+    one, other = (fresh(user(is_platform_admin=True)) for _ in range(2))
+    asked = services.request_activation(one, services.create_policy(one, of, document))
+    return services.approve_policy(other, asked) if asked.state == "requested" else asked
 
 
 def events_of(tenant_id: UUID | None) -> list[dict[str, object]]:

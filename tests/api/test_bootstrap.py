@@ -55,6 +55,8 @@ def test_everything_is_there_after_one_run(bootstrap):
     assert facts["enrol_token"].startswith("kse_")
     approval = next(event for event in factories.events_of(None) if event["type"] == "model.approved")
     assert approval["details"] == {"bootstrap": True}
+    activation = next(event for event in factories.events_of(tenant.id) if event["type"] == "policy.activated")
+    assert activation["details"] == {"version": 1, "superseded": 0, "bootstrap": True}
 
 
 def test_a_second_run_makes_nothing_and_tells_no_secret(bootstrap):
@@ -98,9 +100,7 @@ def test_a_policy_that_a_person_activated_stays(bootstrap):
     facts = bootstrap()
     with rls.platform_scope():
         tenant = Tenant.objects.get(slug="demo")
-    from kasbah.residency.services import activate_policy, create_policy
-
-    activate_policy(factories.SYSTEM, create_policy(factories.SYSTEM, tenant, {"version": 1, "rules": []}))
+    factories.active_policy(tenant, {"version": 1, "rules": []})
     assert bootstrap()["policy_version"] == facts["policy_version"] + 1
     assert not explain(tenant, data_class="public", model="smollm2-moe").allowed
 

@@ -21,7 +21,7 @@ from kasbah.metering.models import Usage
 from kasbah.metering.services import set_limit
 from kasbah.registry.models import Model, ModelVersion, Stage
 from kasbah.residency.models import Site
-from kasbah.residency.services import activate_policy, create_policy, create_site
+from kasbah.residency.services import create_policy, create_site
 from kasbah.serving.models import Deployment, Job, JobState, Worker
 from kasbah.serving.services import create_deployment, create_enrolment_token, grant
 from tests import factories
@@ -30,6 +30,9 @@ POLICY = {
     "version": 1,
     "rules": [{"id": "all", "effect": "allow", "data_classes": ["public"], "models": ["*"], "sites": ["*"]}],
 }
+
+
+BASELINE = {"version": 1, "rules": [{"id": "none", "effect": "deny", "data_classes": ["secret"]}]}
 
 
 @dataclass
@@ -80,6 +83,7 @@ def make_platform() -> Platform:
         "workers": worker.id,
         "enrolment-tokens": token.id,
         "users": factories.user().id,
+        "baseline-policies": create_policy(factories.SYSTEM, None, BASELINE).id,
     }
     return Platform(site, version, deployment, worker, signer, {name: str(ident) for name, ident in ids.items()})
 
@@ -88,7 +92,7 @@ def make_estate(platform: Platform) -> Estate:
     """A tenant in which every collection has an object."""
     household = factories.household()
     tenant = household.tenant
-    policy = activate_policy(factories.SYSTEM, create_policy(factories.SYSTEM, tenant, POLICY))
+    policy = factories.active_policy(tenant, POLICY)
     allowed = grant(factories.SYSTEM, tenant, platform.deployment)
     limit = set_limit(factories.SYSTEM, tenant, scope="tenant", subject_id=tenant.id, requests_per_minute=10)
     job = make_job(household, platform)

@@ -20,6 +20,7 @@ ROOT = Path(str(kasbah.__file__)).parent
 
 PLATFORM = {
     "audit/api.py": "events without a tenant, for platform administrators",
+    "audit/log/sequencer.py": "gives the events of all tenants their places",
     "audit/services/intake.py": "refusals, which may belong to no tenant",
     "common/database.py": "defines it for the asynchronous side",
     "common/rls.py": "defines it",
@@ -33,6 +34,9 @@ PLATFORM = {
     "identity/services/users.py": "people belong to no tenant",
     "registry/services/versions.py": "models belong to no tenant",
     "residency/services/health.py": "sites belong to no tenant",
+    "residency/migrations/0005_policy_guards.py": "gives the versions of all tenants their digests, once",
+    "residency/services/activation.py": "activates what is due, of many tenants",
+    "residency/services/shelves.py": "the baseline belongs to no tenant",
     "residency/services/sites.py": "sites belong to no tenant",
     "serving/dispatch/again.py": "moves lost jobs of many tenants",
     "serving/dispatch/dispatcher.py": "reads sites and workers",

@@ -26,7 +26,7 @@ from kasbah.common import rls
 from kasbah.identity.models import Tenant
 from kasbah.registry.models import Model, ModelVersion, Stage
 from kasbah.residency.models import Site
-from kasbah.residency.services import activate_policy, create_policy, create_site
+from kasbah.residency.services import create_site
 from kasbah.serving.models import Deployment, DeploymentGrant
 from kasbah.serving.services.workers import create_enrolment_token
 from tests import factories
@@ -161,8 +161,7 @@ class Stack:
         """A tenant that may use `mini`, under this policy or one that allows everything everywhere."""
         made = factories.household(**options)
         self.grant(made.tenant)
-        policy = create_policy(factories.SYSTEM, made.tenant, document or everything())
-        activate_policy(factories.SYSTEM, policy)
+        factories.active_policy(made.tenant, document or everything())
         return made
 
     def grant(self, tenant: Tenant) -> None:

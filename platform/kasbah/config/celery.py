@@ -24,12 +24,14 @@ app.conf.update(
     worker_send_task_events=False,
     # A tick that was missed is not made up for: every task looks at the whole state.
     beat_schedule={
+        "sequence-log": {"task": "audit.sequence", "schedule": 0.5, "options": {"expires": 1}},
         "collect-reports": {"task": "serving.collect_reports", "schedule": 1.0, "options": {"expires": 2}},
         "sweep-jobs": {"task": "serving.sweep_jobs", "schedule": 2.0, "options": {"expires": 4}},
         "expire-rows": {"task": "serving.expire_rows", "schedule": 60.0, "options": {"expires": 60}},
+        "activate-policies": {"task": "residency.activate_policies", "schedule": 5.0, "options": {"expires": 5}},
     },
 )
-app.autodiscover_tasks(["kasbah.serving"])
+app.autodiscover_tasks(["kasbah.audit", "kasbah.serving", "kasbah.residency"])
 
 
 @signals.worker_init.connect

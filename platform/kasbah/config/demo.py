@@ -121,7 +121,8 @@ def _policy(actor: Actor, tenant: Tenant) -> Policy:
         return active
     rule = {"id": "this-machine", "effect": "allow", "data_classes": ALLOWED, "models": [MODEL], "sites": [SITE]}
     document = {"version": 1, "description": "Demonstration: this machine alone, nothing secret.", "rules": [rule]}
-    return residency.activate_policy(actor, residency.create_policy(actor, tenant, document))
+    policy: Policy = residency.create_policy(actor, tenant, document)
+    return residency.request_activation(actor, policy, bootstrap=True)
 
 
 def _deployment(actor: Actor, site: Site, wanted: Wanted, note: Callable[[str], None]) -> Deployment:

@@ -109,7 +109,7 @@ class TenantCache:
         """See kasbah.common.changes for topics: a policy's and a limit's ident is the tenant's id."""
         if topic == "policy" and ident != "*":
             self._facts.drop(UUID(ident))
-        elif topic in {"policy", "deployment", "site", "*"}:
+        elif topic in {"policy", "baseline", "deployment", "site", "*"}:
             self._facts.drop_all()
         if topic in {"limit", "*"}:
             self._limits.drop_all()

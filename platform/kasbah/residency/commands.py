@@ -2,38 +2,140 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from typing import Any
+from argparse import ArgumentParser, ArgumentTypeError
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, TypeVar
 from uuid import UUID
 
 from django.core.management.base import CommandError
 
+from kasbah.common import rls
+from kasbah.common.commands import Facts, KasbahCommand
+from kasbah.identity.commands import acting_person, command_actor, find_tenant
 from kasbah.identity.models import Tenant
-from kasbah.residency.models import Policy
+from kasbah.identity.services import Actor
+from kasbah.residency import services, text
+from kasbah.residency.models import BaselinePolicy, Policy, PolicyState, PolicyVersion
+
+Version = TypeVar("Version", bound=PolicyVersion)
+
+
+class PolicyCommand(KasbahCommand):
+    """A command about the versions of `--tenant`'s policy or of the `--baseline`; subclasses give `act`."""
+
+    def arguments(self, parser: ArgumentParser) -> None:
+        """Whose; subclasses add theirs after calling this."""
+        whose = parser.add_mutually_exclusive_group(required=True)
+        whose.add_argument("--tenant", metavar="SLUG", help="Tenant whose policy it is.")
+        whose.add_argument("--baseline", action="store_true", help="The platform's baseline instead.")
+
+    def run(self, **options: Any) -> Facts | Sequence[Facts]:
+        """Find the tenant, then act in its scope."""
+        slug = options.pop("tenant")
+        if slug is None:
+            return self.act(None, **options)
+        tenant = find_tenant(slug)
+        with rls.tenant_scope(tenant.id):
+            return self.act(tenant, **options)
+
+    def act(self, tenant: Tenant | None, **options: Any) -> Facts | Sequence[Facts]:
+        """Do it; `tenant` None means the baseline."""
+        raise NotImplementedError
+
+
+class VersionCommand(PolicyCommand):
+    """One that is about a version; subclasses give `step`."""
+
+    def arguments(self, parser: ArgumentParser) -> None:
+        """Which; subclasses add theirs after calling this."""
+        super().arguments(parser)
+        parser.add_argument("--policy-version", required=True, type=int, metavar="NUMBER", help="Its version.")
+
+    def act(self, tenant: Tenant | None, **options: Any) -> Facts:
+        """Find the version, then take the step."""
+        return facts(self.step(find_version(tenant, options["policy_version"]), **options))
+
+    def step(self, policy: PolicyVersion, **options: Any) -> PolicyVersion:
+        """Do it."""
+        raise NotImplementedError
+
+
+def add_activation(parser: ArgumentParser) -> None:
+    """Who asks for an activation, who approves it, and from when it holds."""
+    parser.add_argument("--by", metavar="EMAIL", help="In whose name; needed for what a second person must approve.")
+    parser.add_argument("--approved-by", metavar="EMAIL", help="The second person, who approves what it loosens.")
+    parser.add_argument(
+        "--at", type=time_argument, metavar="TIME", help="From when on, such as 2027-01-01T00:00:00Z; else at once."
+    )
+
+
+def activate(policy: Version, options: Mapping[str, Any]) -> Version:
+    """Ask for it and, when a second person is needed and named, approve it. Raises KasbahError, CommandError."""
+    return approve(services.request_activation(asker(options), policy, options["at"]), options)
+
+
+def approve(asked: Version, options: Mapping[str, Any]) -> Version:
+    """The second step of `activate`."""
+    if asked.state == PolicyState.REQUESTED and options["approved_by"]:
+        return services.approve_policy(acting_person(options["approved_by"]), asked)
+    return asked
+
+
+def asker(options: Mapping[str, Any]) -> Actor:
+    """The person of `--by`, else the platform itself. Raises CommandError."""
+    return acting_person(options["by"]) if options["by"] else command_actor()
+
+
+def time_argument(value: str) -> datetime:
+    """A time with its zone. Raises ArgumentTypeError."""
+    try:
+        found = datetime.fromisoformat(value)
+    except ValueError as error:
+        raise ArgumentTypeError(f"{value!r} is not a time such as 2027-01-01T00:00:00Z") from error
+    if found.tzinfo is None:
+        raise ArgumentTypeError(f"{value!r} has no time zone; write it as 2027-01-01T00:00:00Z")
+    return found
+
+
+def read_text(path: str) -> str:
+    """What a file holds; `-` is standard input. Raises CommandError."""
+    try:
+        if path == "-":
+            return sys.stdin.read()
+        with open(path, encoding="utf-8") as file:  # noqa: PTH123 - the name is what the person typed
+            return file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError(f"Cannot read {path}: {error}") from error
 
 
 def read_document(path: str) -> dict[str, Any]:
-    """The JSON object in a file; `-` is standard input. Raises CommandError."""
-    try:
-        if path == "-":
-            text = sys.stdin.read()
-        else:
-            with open(path, encoding="utf-8") as file:  # noqa: PTH123 - the name is what the person typed
-                text = file.read()
-        document = json.loads(text)
-    except (OSError, UnicodeDecodeError) as error:
-        raise CommandError(f"Cannot read {path}: {error}") from error
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise CommandError(f"{path} is not JSON: {error}") from error
-    if not isinstance(document, dict):
-        raise CommandError(f"{path} must hold a JSON object, as docs/administrator/policies.md shows.")
-    return document
+    """The document in a YAML or JSON file. Raises CommandError, and PolicyInvalid with the line."""
+    return text.parse(read_text(path))[0]
 
 
-def facts(policy: Policy) -> dict[str, Any]:
-    """What a command shows of a policy."""
-    return {"id": policy.id, "version": policy.version, "state": policy.state, "activated_at": policy.activated_at}
+def facts(policy: PolicyVersion) -> dict[str, Any]:
+    """What a command shows of a version."""
+    return {
+        "id": policy.id,
+        "version": policy.version,
+        "state": policy.state,
+        "loosens": [found["message"] for found in policy.findings],
+        "reason": policy.reason,
+        "activate_at": policy.activate_at,
+        "activated_at": policy.activated_at,
+    }
+
+
+def find_version(tenant: Tenant | None, number: int) -> Any:
+    """A version of the tenant whose scope this is, or of the baseline. Raises CommandError."""
+    versions = Policy.objects.filter(tenant=tenant) if tenant else BaselinePolicy.objects.all()
+    found = versions.filter(version=number).first()
+    if found is None:
+        whose = f"Tenant {tenant.slug}" if tenant else "The baseline"
+        raise CommandError(f"{whose} has no policy version {number}.")
+    return found
 
 
 def find_policy(tenant: Tenant, named: str) -> Policy:

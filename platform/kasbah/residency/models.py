@@ -111,6 +111,19 @@ def second_person(subject: str) -> list[models.BaseConstraint]:
     ]
 
 
+def digest_of(document: object) -> str:
+    """SHA-256 of the canonical form, hex. Raises NotCanonical."""
+    return hashlib.sha256(canonical.dumps(document)).hexdigest()
+
+
+def intact(document: object, digest: str) -> bool:
+    """Whether a document is still the one that `digest` was made of."""
+    try:
+        return digest_of(document) == digest
+    except canonical.NotCanonical:
+        return False
+
+
 class PolicyVersion(models.Model):
     """One version of a policy. What it says is never changed; its state is, each step by a service with its event."""
 
@@ -147,7 +160,7 @@ class PolicyVersion(models.Model):
         if self.requested_at is None:
             return ""
         bound = {"document": self.digest, "compared": self.compared_digest, "findings": self.findings}
-        return hashlib.sha256(canonical.dumps(bound)).hexdigest()
+        return digest_of(bound)
 
 
 class Policy(PolicyVersion):

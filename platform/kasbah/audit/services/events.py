@@ -52,7 +52,21 @@ class EventType(StrEnum):
     SITE_LOST = "site.lost"  # no worker is heard, or its store or broker is away
     SITE_BACK = "site.back"
     POLICY_CREATED = "policy.created"
+    POLICY_REQUESTED = "policy.requested"
+    POLICY_APPROVED = "policy.approved"
+    POLICY_REJECTED = "policy.rejected"
+    POLICY_WITHDRAWN = "policy.withdrawn"
+    POLICY_EXPIRED = "policy.expired"
     POLICY_ACTIVATED = "policy.activated"
+    POLICY_ROLLED_BACK = "policy.rolled_back"
+    BASELINE_CREATED = "baseline.created"
+    BASELINE_REQUESTED = "baseline.requested"
+    BASELINE_APPROVED = "baseline.approved"
+    BASELINE_REJECTED = "baseline.rejected"
+    BASELINE_WITHDRAWN = "baseline.withdrawn"
+    BASELINE_EXPIRED = "baseline.expired"
+    BASELINE_ACTIVATED = "baseline.activated"
+    BASELINE_ROLLED_BACK = "baseline.rolled_back"
     POLICY_SIMULATED = "policy.simulated"  # reads the audit log
     DEPLOYMENT_CREATED = "deployment.created"
     DEPLOYMENT_CHANGED = "deployment.changed"
@@ -75,6 +89,13 @@ class EventType(StrEnum):
     INFERENCE_DENIED = "inference.denied"
     INFERENCE_REFUSED = "inference.refused"  # by a worker
     AUDIT_READ = "audit.read"
+    CONTENT_READ = "content.read"
+    CONTENT_ERASED = "content.erased"
+    HOLD_PLACED = "legal_hold.placed"
+    HOLD_RELEASE_REQUESTED = "legal_hold.release_requested"
+    HOLD_RELEASED = "legal_hold.released"
+    LOG_CHECKPOINT = "log.checkpoint"  # of a tenant, as the system log was told of it
+    LOG_TRUSTED = "log.trusted"  # the signer was told to go on from what the database has
 
 
 class Outcome(StrEnum):

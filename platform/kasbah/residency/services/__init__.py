@@ -4,10 +4,13 @@ from kasbah.residency.compiled import CompiledPolicy, compile_policy
 from kasbah.residency.decision import Decision, Exclusion, Question, SiteFact, decide
 from kasbah.residency.document import PolicyInvalid, Problem, schema, validate
 from kasbah.residency.services import tickets
+from kasbah.residency.services.activation import activate_due
+from kasbah.residency.services.approval import approve_policy, reject_policy, request_activation, withdraw_policy
 from kasbah.residency.services.candidates import candidate
+from kasbah.residency.services.explaining import Explanation, explain
 from kasbah.residency.services.health import OK, Look, note_health
-from kasbah.residency.services.loaders import SiteRecord, load_policy, load_sites
-from kasbah.residency.services.policies import Explanation, activate_policy, create_policy, explain
+from kasbah.residency.services.loaders import SiteRecord, baseline_in_force, load_policy, load_sites, policy_in_force
+from kasbah.residency.services.policies import check_policy, create_policy, roll_back
 from kasbah.residency.services.sites import (
     SiteKeys,
     broker_url,
@@ -19,6 +22,7 @@ from kasbah.residency.services.sites import (
     store_url,
     update_site,
 )
+from kasbah.residency.text import validate_text
 
 __all__ = [
     "OK",
@@ -33,9 +37,12 @@ __all__ = [
     "SiteFact",
     "SiteKeys",
     "SiteRecord",
-    "activate_policy",
+    "activate_due",
+    "approve_policy",
+    "baseline_in_force",
     "broker_url",
     "candidate",
+    "check_policy",
     "compile_policy",
     "cordon_site",
     "create_policy",
@@ -46,11 +53,17 @@ __all__ = [
     "load_policy",
     "load_sites",
     "note_health",
+    "policy_in_force",
+    "reject_policy",
+    "request_activation",
     "resume_site",
+    "roll_back",
     "schema",
     "site_keys",
     "store_url",
     "tickets",
     "update_site",
     "validate",
+    "validate_text",
+    "withdraw_policy",
 ]

@@ -1,8 +1,9 @@
-"""What the asynchronous side loads: the active policy of a tenant, and the sites."""
+"""What decides now: the active policy of a tenant within the platform's baseline, and the sites."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 from uuid import UUID
 
 from inference_worker.contract.sealing import CannotOpen
@@ -11,10 +12,13 @@ from kasbah.common.errors import Unavailable
 from kasbah.residency.compiled import CompiledPolicy, compile_policy
 from kasbah.residency.decision import SiteFact
 from kasbah.residency.document import PolicyInvalid
-from kasbah.residency.models import SiteState
+from kasbah.residency.models import BaselinePolicy, Policy, PolicyState, SiteState, intact
 from kasbah.residency.services.sites import addresses
 
-ACTIVE_POLICY = "SELECT id, version, document FROM residency_policy WHERE tenant_id = %s AND state = 'active'"
+COLUMNS = ("id", "version", "document", "digest")
+ACTIVE_POLICY = f"SELECT {', '.join(COLUMNS)} FROM residency_policy WHERE tenant_id = %s AND state = 'active'"  # noqa: S608 - constants
+ACTIVE_BASELINE = f"SELECT {', '.join(COLUMNS)} FROM residency_baselinepolicy WHERE state = 'active'"  # noqa: S608
+Row = tuple[Any, ...]  # COLUMNS
 SITES = """
 SELECT id, slug, jurisdiction, sealing_public_key, broker_url_sealed, store_url_sealed, state FROM residency_site
 ORDER BY id
@@ -45,17 +49,53 @@ class SiteRecord:
 
 
 async def load_policy(connection: Connection, tenant_id: UUID) -> CompiledPolicy | None:
-    """The active policy, ready to decide; None, which denies everything, when there is none. Raises Unavailable."""
+    """The active policy within the baseline, ready to decide; None, which denies everything, when there is none.
+
+    Raises Unavailable.
+    """
     row = await (await connection.execute(ACTIVE_POLICY, [tenant_id])).fetchone()
     if row is None:
         return None
+    above = await (await connection.execute(ACTIVE_BASELINE)).fetchone()
+    return _policy(row, tenant_id, above)
+
+
+def policy_in_force(tenant_id: UUID) -> CompiledPolicy | None:
+    """The same for Django's side, in a scope that sees the tenant. Raises Unavailable."""
+    row = Policy.objects.filter(tenant_id=tenant_id, state=PolicyState.ACTIVE).values_list(*COLUMNS).first()
+    return None if row is None else _policy(row, tenant_id, _active_baseline())
+
+
+def baseline_in_force() -> CompiledPolicy | None:
+    """The baseline above every tenant's policy; None when there is none. Raises Unavailable."""
+    row = _active_baseline()
+    return None if row is None else _ready("platform's baseline", row)
+
+
+def _active_baseline() -> Row | None:
+    return BaselinePolicy.objects.filter(state=PolicyState.ACTIVE).values_list(*COLUMNS).first()
+
+
+def _policy(row: Row, tenant_id: UUID, above: Row | None) -> CompiledPolicy:
+    baseline = None if above is None else _ready("platform's baseline", above)
+    return _ready("residency policy", row, tenant_id, baseline)
+
+
+def _ready(
+    called: str, row: Row, tenant_id: UUID | None = None, baseline: CompiledPolicy | None = None
+) -> CompiledPolicy:
+    """Ready to decide. One that is not what was approved, or cannot be read whole, denies everything: Unavailable."""
+    ident, version, document, digest = row
     try:
-        return compile_policy(row[2], tenant=tenant_id, policy_id=str(row[0]), version=row[1])
-    except PolicyInvalid as error:
-        raise Unavailable(
-            f"The residency policy version {row[1]} cannot be read by this version of Kasbah; nothing is allowed "
-            "until an administrator activates one that can."
-        ) from error
+        if intact(document, digest):
+            return compile_policy(document, tenant=tenant_id, policy_id=str(ident), version=version, baseline=baseline)
+        trouble = "was altered in the database after it was added"
+    except PolicyInvalid:
+        trouble = "cannot be read by this version of Kasbah"
+    raise Unavailable(
+        f"The {called} version {version} {trouble}; nothing is allowed until an administrator activates one that can "
+        "be used."
+    )
 
 
 async def load_sites(connection: Connection) -> tuple[SiteRecord, ...]:

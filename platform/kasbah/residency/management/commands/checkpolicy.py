@@ -9,22 +9,22 @@ from django.core.management.base import CommandError
 
 from kasbah.common.commands import Facts, KasbahCommand
 from kasbah.residency import services
-from kasbah.residency.commands import read_document
+from kasbah.residency.commands import read_text
 
 
 class Command(KasbahCommand):
     """`manage.py checkpolicy`."""
 
-    help = "Check a residency policy document and list everything that is wrong with it. Nothing is kept."
-    epilog = "Example: manage.py checkpolicy --file policy.json"
+    help = "Check a residency policy and list everything that is wrong with it, with its lines. Nothing is kept."
+    epilog = "Example: manage.py checkpolicy --file policy.yaml"
 
     def arguments(self, parser: ArgumentParser) -> None:
         """Which."""
-        parser.add_argument("--file", required=True, metavar="PATH", help="JSON document; - reads standard input.")
+        parser.add_argument("--file", required=True, metavar="PATH", help="YAML or JSON; - reads standard input.")
 
     def run(self, **options: Any) -> Facts:
         """Check it."""
-        problems = services.validate(read_document(options["file"]))
+        _, problems = services.validate_text(read_text(options["file"]))
         if problems:
-            raise CommandError("\n".join(str(problem) for problem in problems))
+            raise CommandError("\n".join(f"{options['file']}: {problem}" for problem in problems))
         return {"valid": True}

@@ -1,4 +1,4 @@
-"""Add a version of a tenant's residency policy."""
+"""Add a version of a policy."""
 
 from __future__ import annotations
 
@@ -6,28 +6,32 @@ from argparse import ArgumentParser
 from typing import Any
 
 from kasbah.common.commands import Facts
-from kasbah.identity.commands import TenantCommand, command_actor
 from kasbah.identity.models import Tenant
 from kasbah.residency import services
-from kasbah.residency.commands import facts, read_document
+from kasbah.residency.commands import PolicyCommand, activate, add_activation, asker, facts, read_text
 
 
-class Command(TenantCommand):
+class Command(PolicyCommand):
     """`manage.py putpolicy`."""
 
-    help = "Add a version of a tenant's residency policy as a draft; with --activate it decides from now on."
-    epilog = "Example: manage.py putpolicy --tenant finance --file policy.json --activate"
+    help = (
+        "Add a version of a tenant's residency policy, or of the platform's baseline, as a draft. With --activate its "
+        "activation is asked for at once, and approved when it loosens something and --approved-by names a second "
+        "person."
+    )
+    epilog = (
+        "Example: manage.py putpolicy --tenant finance --file policy.yaml --activate --by ada@example.org "
+        "--approved-by grace@example.org"
+    )
 
     def arguments(self, parser: ArgumentParser) -> None:
         """Which."""
         super().arguments(parser)
-        parser.add_argument("--file", required=True, metavar="PATH", help="JSON document; - reads standard input.")
-        parser.add_argument("--activate", action="store_true", help="Activate it at once.")
+        parser.add_argument("--file", required=True, metavar="PATH", help="YAML or JSON; - reads standard input.")
+        parser.add_argument("--activate", action="store_true", help="Ask for its activation.")
+        add_activation(parser)
 
-    def act(self, tenant: Tenant, **options: Any) -> Facts:
+    def act(self, tenant: Tenant | None, **options: Any) -> Facts:
         """Add it."""
-        actor = command_actor()
-        policy = services.create_policy(actor, tenant, read_document(options["file"]))
-        if options["activate"]:
-            policy = services.activate_policy(actor, policy)
-        return facts(policy)
+        policy = services.create_policy(asker(options), tenant, read_text(options["file"]))
+        return facts(activate(policy, options) if options["activate"] else policy)
