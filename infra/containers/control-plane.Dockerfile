@@ -15,7 +15,8 @@ RUN /opt/kasbah/bin/pip install --no-cache-dir --constraint constraints.txt .
 FROM ${PYTHON_IMAGE}
 RUN groupadd --gid 10001 kasbah \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin kasbah \
-    && install -d -o 10001 -g 10001 -m 0755 /models
+    && install -d -o 10001 -g 10001 -m 0755 /models \
+    && install -d -o 10001 -g 10001 -m 0700 /audit
 COPY --from=build /opt/kasbah /opt/kasbah
 WORKDIR /app
 COPY manage.py infra/containers/health.py ./

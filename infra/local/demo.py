@@ -50,6 +50,7 @@ class Demo:
             "KASBAH_HOME": str(self.place.path),
             "KASBAH_SECRETS_DIR": str(self.place.path / "secrets"),
             "KASBAH_MODELS_DIR": str(self.place.models),
+            "KASBAH_AUDIT_DIR": str(self.place.audit),
             "PYTHONUNBUFFERED": "1",
         }
 

@@ -35,6 +35,11 @@ class Home:
         return self.path / "models"
 
     @property
+    def audit(self) -> Path:
+        """The audit log's tiles, and what its signer remembers."""
+        return self.path / "audit"
+
+    @property
     def run(self) -> Path:
         """Sockets, pid files and what the last run learnt."""
         return self.path / "run"

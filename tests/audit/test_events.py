@@ -138,4 +138,4 @@ def test_a_receipt_is_checked_with_the_public_key_alone() -> None:
         Verifier([public]).verify(Purpose.TICKET, token)
     with pytest.raises(BadToken):
         Verifier([Ed25519PrivateKey.generate().public_key()]).verify(Purpose.AUDIT, token)
-    assert receipts.origin(event(tenant_id=None)) == "test/audit/system"
+    assert receipts.origin_of(None) == "test/audit/system"

@@ -37,6 +37,7 @@ PLATFORM = {
     "residency/migrations/0005_policy_guards.py": "gives the versions of all tenants their digests, once",
     "residency/services/activation.py": "activates what is due, of many tenants",
     "residency/services/shelves.py": "the baseline belongs to no tenant",
+    "residency/services/retention.py": "lists the tenants whose content is to be looked at, one after the other",
     "residency/services/sites.py": "sites belong to no tenant",
     "serving/dispatch/again.py": "moves lost jobs of many tenants",
     "serving/dispatch/dispatcher.py": "reads sites and workers",

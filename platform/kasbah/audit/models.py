@@ -1,4 +1,4 @@
-"""The intake table (INSERT-only, in commit order, exact bytes), and beside it what is kept of content."""
+"""The intake table (INSERT-only, in commit order, exact bytes), the logs, and what is kept of content."""
 
 from __future__ import annotations
 
@@ -6,7 +6,20 @@ from django.db import models
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
+from kasbah.audit.log.models import Cursor, Leaf, Log, SignedCheckpoint
 from kasbah.common.ids import uuid7
+
+__all__ = [
+    "Content",
+    "ContentKey",
+    "Cursor",
+    "Intake",
+    "Leaf",
+    "LegalHold",
+    "Log",
+    "Part",
+    "SignedCheckpoint",
+]
 
 
 class Intake(models.Model):

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from django.urls import path
+
 from kasbah.audit.api import EventViewSet, SystemEventViewSet
+from kasbah.audit.log import api as log
 from kasbah.common.api import router
 
-urlpatterns = router(
-    [
-        ("audit-events", SystemEventViewSet, "system-audit-event"),
-        ("tenants/<slug:tenant>/audit-events", EventViewSet, "audit-event"),
-    ]
-).urls
+urlpatterns = [
+    path("audit-log/", log.SystemHeadView.as_view(), name="system-audit-log"),
+    path("audit-log/consistency/", log.SystemConsistencyView.as_view(), name="system-audit-log-consistency"),
+    path("audit-log/<uuid:pk>/", log.SystemInclusionView.as_view(), name="system-audit-log-proof"),
+    path("tenants/<slug:tenant>/audit-log/", log.HeadView.as_view(), name="audit-log"),
+    path("tenants/<slug:tenant>/audit-log/consistency/", log.ConsistencyView.as_view(), name="audit-log-consistency"),
+    path("tenants/<slug:tenant>/audit-log/<uuid:pk>/", log.InclusionView.as_view(), name="audit-log-proof"),
+    *router(
+        [
+            ("audit-events", SystemEventViewSet, "system-audit-event"),
+            ("tenants/<slug:tenant>/audit-events", EventViewSet, "audit-event"),
+        ]
+    ).urls,
+]

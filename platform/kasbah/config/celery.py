@@ -28,6 +28,7 @@ app.conf.update(
         "collect-reports": {"task": "serving.collect_reports", "schedule": 1.0, "options": {"expires": 2}},
         "sweep-jobs": {"task": "serving.sweep_jobs", "schedule": 2.0, "options": {"expires": 4}},
         "expire-rows": {"task": "serving.expire_rows", "schedule": 60.0, "options": {"expires": 60}},
+        "retain-content": {"task": "residency.retain", "schedule": 3600.0, "options": {"expires": 3600}},
         "activate-policies": {"task": "residency.activate_policies", "schedule": 5.0, "options": {"expires": 5}},
     },
 )

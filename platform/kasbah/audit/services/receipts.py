@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from datetime import timedelta
 from functools import cache
+from uuid import UUID
 
 from django.conf import settings
 
@@ -26,9 +27,9 @@ def leaf_hash(data: bytes) -> bytes:
     return hashlib.sha256(b"\x00" + data).digest()
 
 
-def origin(event: Event) -> str:
-    """Name of the log that the event belongs to: one for each tenant, one for the system."""
-    return f"{settings.INSTALLATION}/audit/{event.tenant_id or 'system'}"
+def origin_of(tenant_id: UUID | None) -> str:
+    """Name of a log: one for each tenant, one for the system."""
+    return f"{settings.INSTALLATION}/audit/{tenant_id or 'system'}"
 
 
 def receipt(event: Event) -> str:
@@ -39,6 +40,6 @@ def receipt(event: Event) -> str:
             "event": str(event.id),
             "leaf": leaf_hash(event.encoded).hex(),
             "deadline": rfc3339(event.time + PROMISE),
-            "origin": origin(event),
+            "origin": origin_of(event.tenant_id),
         },
     )

@@ -1,0 +1,65 @@
+"""The logs, their leaves and their signed checkpoints; the sequencer alone writes them."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models.functions import Now
+
+from kasbah.common.ids import uuid7
+
+
+class Log(models.Model):
+    """One transparency log: a tenant's, or with no tenant the system's. It only ever grows."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    tenant_id = models.UUIDField(null=True, unique=True)
+    origin = models.CharField(max_length=200, unique=True)
+    size = models.PositiveBigIntegerField(default=0)
+    frontier = models.BinaryField(default=b"")  # roots of the complete subtrees: all that appending needs
+    tiled = models.PositiveBigIntegerField(default=0)  # leaves whose tiles are written
+    anchored = models.PositiveBigIntegerField(default=0)  # size that the system log was told of
+    anchored_at = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "audit_log"
+
+
+class Leaf(models.Model):
+    """One event's place in its log; `hash` is SHA-256(0x00 || event) (RFC 6962)."""
+
+    event_id = models.UUIDField(primary_key=True)
+    tenant_id = models.UUIDField(null=True)
+    log = models.ForeignKey(Log, on_delete=models.PROTECT, related_name="leaves")
+    index = models.PositiveBigIntegerField()
+    hash = models.BinaryField(max_length=32)
+
+    class Meta:
+        db_table = "audit_leaf"
+        constraints = [models.UniqueConstraint(fields=["log", "index"], name="one_leaf_an_index")]
+
+
+class SignedCheckpoint(models.Model):
+    """A checkpoint as it was signed: the whole note."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    tenant_id = models.UUIDField(null=True)
+    log = models.ForeignKey(Log, on_delete=models.PROTECT, related_name="checkpoints")
+    size = models.PositiveBigIntegerField()
+    root = models.BinaryField(max_length=32)
+    note = models.TextField()
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        db_table = "audit_checkpoint"
+        constraints = [models.UniqueConstraint(fields=["log", "size"], name="one_checkpoint_a_size")]
+
+
+class Cursor(models.Model):
+    """How far the intake was sequenced: one row. `xid` (xid8) is added by the migration; Django has no such type."""
+
+    id = models.PositiveSmallIntegerField(primary_key=True)
+    event_id = models.UUIDField()
+
+    class Meta:
+        db_table = "audit_cursor"
+        constraints = [models.CheckConstraint(condition=models.Q(id=1), name="one_cursor")]

@@ -1,0 +1,115 @@
+"""Proofs from the logs: where an event stands, and that a later log begins with an earlier one.
+
+The caller's scope says whose rows exist. Proofs come from the tiles, so their cost does not grow with the log.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from kasbah.audit.log import merkle, sequencer
+from kasbah.audit.log.models import Leaf, Log, SignedCheckpoint
+from kasbah.audit.log.tiles import TileMissing, TileTree
+from kasbah.audit.models import Intake
+from kasbah.common.errors import Invalid, NotFound, Unavailable
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """How far a log is. `checkpoint` is the newest signed note, "" before the first; `key` a vkey (signed-note)."""
+
+    origin: str
+    key: str
+    size: int
+    checkpoint: str
+    signed_at: datetime | None
+    waiting: int  # events that are committed and have no place yet
+
+
+@dataclass(frozen=True, slots=True)
+class Inclusion:
+    """An event's place; `hashes` lead from its leaf to the checkpoint's root."""
+
+    event: UUID
+    index: int
+    leaf: bytes
+    hashes: tuple[bytes, ...]
+    checkpoint: str
+
+    def text(self) -> str:
+        """As C2SP tlog-proof: the content of a `.tlog-proof` file."""
+        lines = ["c2sp.org/tlog-proof@v1", f"index {self.index}", *lines_of(self.hashes)]
+        return "\n".join(lines) + "\n\n" + self.checkpoint
+
+
+def lines_of(hashes: Sequence[bytes]) -> list[str]:
+    """Hashes in base64, as the C2SP formats have them."""
+    return [base64.b64encode(one).decode() for one in hashes]
+
+
+def head(tenant_id: UUID | None) -> Head:
+    """How far the log of a tenant (None: the system) is."""
+    origin = sequencer.origin_of(tenant_id)
+    newest = _newest(tenant_id)
+    events = Intake.objects.filter(tenant_id=tenant_id).count()
+    return Head(
+        origin=origin,
+        key=sequencer.log_key(origin).vkey(),
+        size=newest.size if newest else 0,
+        checkpoint=newest.note if newest else "",
+        signed_at=newest.created_at if newest else None,
+        waiting=events - (newest.size if newest else 0),
+    )
+
+
+def inclusion(tenant_id: UUID | None, event_id: UUID) -> Inclusion:
+    """The proof that an event stands in the log under the newest checkpoint.
+
+    Raises NotFound, and Unavailable while the event waits for its place or the tiles cannot be read.
+    """
+    leaf = Leaf.objects.filter(tenant_id=tenant_id, event_id=event_id).first()
+    newest = _newest(tenant_id)
+    if leaf is None or newest is None or newest.size <= leaf.index:
+        if Intake.objects.filter(tenant_id=tenant_id, pk=event_id).exists():
+            raise Unavailable("The event has no place in the log yet; it gets one within a second.", retry_after=1)
+        raise NotFound("There is no such event.")
+    try:
+        hashes = merkle.inclusion_proof(leaf.index, newest.size, _tree(newest).node)
+    except TileMissing as error:
+        raise _unreadable(error) from error
+    return Inclusion(event_id, leaf.index, bytes(leaf.hash), tuple(hashes), newest.note)
+
+
+def consistency(tenant_id: UUID | None, old: int, size: int) -> tuple[bytes, ...]:
+    """What shows that the log of `size` begins with that of `old`. Raises Invalid, Unavailable."""
+    newest = _newest(tenant_id)
+    largest = newest.size if newest else 0
+    if not 0 <= old <= size <= largest:
+        raise Invalid(f"from and to are sizes of the log, the first not larger: 0 to {largest}.", param="from")
+    if newest is None:
+        return ()
+    try:
+        return tuple(merkle.consistency_proof(old, size, _tree(newest).node))
+    except TileMissing as error:
+        raise _unreadable(error) from error
+
+
+def _newest(tenant_id: UUID | None) -> SignedCheckpoint | None:
+    """The newest checkpoint whose tiles are written."""
+    log = Log.objects.filter(tenant_id=tenant_id).first()
+    if log is None:
+        return None
+    rows = SignedCheckpoint.objects.filter(log=log, size__lte=log.tiled).select_related("log")
+    return rows.order_by("-size").first()
+
+
+def _tree(checkpoint: SignedCheckpoint) -> TileTree:
+    return TileTree(checkpoint.log.tiled, sequencer.tiles(checkpoint.log).read)
+
+
+def _unreadable(error: TileMissing) -> Unavailable:
+    return Unavailable(f"The log's tiles cannot be read here ({error}); look at KASBAH_AUDIT_DIR.", retry_after=5)

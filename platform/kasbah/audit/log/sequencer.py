@@ -1,0 +1,212 @@
+"""The second of the log's two steps: events that are committed get their place, in commit order, and are signed for.
+
+One transaction: leaves, frontiers, checkpoints, cursor. Then the tiles, which can be written again at any time. What
+cannot be signed (memory.SignerRefuses) stops the sequencer and nothing else: intake goes on, and nothing is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from uuid import UUID
+
+from django.conf import settings
+from django.db import connection
+from django.db.models import F, Q
+from django.utils import timezone
+
+from kasbah.audit.log import note
+from kasbah.audit.log.memory import Memory
+from kasbah.audit.log.merkle import Frontier, range_root
+from kasbah.audit.log.models import Leaf, Log, SignedCheckpoint
+from kasbah.audit.log.note import ED25519, Checkpoint, Key, Note
+from kasbah.audit.log.tiles import TileFolder, TileTree
+from kasbah.audit.services.events import ActorRef, Event, EventType, Resource
+from kasbah.audit.services.intake import record
+from kasbah.audit.services.receipts import origin_of, signer
+from kasbah.common import rls
+from kasbah.common.ids import uuid7
+
+BATCH = 5_000  # events in one transaction
+ANCHOR = timedelta(seconds=60)  # a tenant's checkpoint goes into the system log this often at most
+LOCK = "SELECT pg_try_advisory_xact_lock(hashtextextended('kasbah.audit.sequencer', 0))"
+# A commit can no longer slip in before a row whose transaction is older than every one that runs; `id > last` alone
+# would skip what commits late.
+NEXT = """
+    SELECT id, tenant_id, sha256('\\x00'::bytea || event), xid::text FROM audit_intake
+    WHERE (xid, id) > (%s::text::xid8, %s) AND xid < pg_snapshot_xmin(pg_current_snapshot())
+    ORDER BY xid, id LIMIT %s
+"""
+INSERT_LEAVES = """
+    INSERT INTO audit_leaf (event_id, tenant_id, log_id, index, hash)
+    SELECT e, t, l, i, h FROM unnest(%s::uuid[], %s::uuid[], %s::uuid[], %s::bigint[], %s::bytea[]) AS u(e, t, l, i, h)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Sequenced:
+    """What one run did. `more` says that events were left for the next."""
+
+    events: int
+    logs: int
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Grown:
+    log: Log
+    before: Frontier
+    after: Frontier
+    events: list[UUID]
+    hashes: list[bytes]
+
+
+def sequence(limit: int = BATCH) -> Sequenced:
+    """Give committed events their places, at most `limit`. Does nothing when another sequencer is at work.
+
+    Raises memory.SignerRefuses.
+    """
+    memory = Memory(folder() / "memory")
+    with memory.lock(), rls.platform_scope():
+        if not _alone():
+            return Sequenced(0, 0, more=False)
+        rows = _next(limit)
+        grown = [_grow(tenant, of) for tenant, of in _by_tenant(rows).items()]
+        for log in grown:
+            memory.agree(log.log.origin, log.before, log.after, _root_at(log))
+        checkpoints = [Checkpoint(log.log.origin, log.after.size, log.after.root()) for log in grown]
+        for checkpoint in checkpoints:
+            memory.keep(checkpoint)  # before the commit: a signature that might get out is always remembered
+        _write(grown, checkpoints)
+        if rows:
+            _advance(rows[-1])
+        _anchor(timezone.now())
+    write_tiles()
+    return Sequenced(len(rows), len(grown), more=len(rows) == limit)
+
+
+def folder() -> Path:
+    """Where tiles and the signer's memory lie."""
+    return Path(settings.AUDIT_DIR)
+
+
+def tiles(log: Log) -> TileFolder:
+    """The tiles of a log."""
+    return TileFolder(folder() / "tiles" / (str(log.tenant_id) if log.tenant_id else "system"))
+
+
+def log_key(origin: str) -> Key:
+    """The key that signs the checkpoints of a log."""
+    return Key(origin, ED25519, signer().public.public_bytes_raw())
+
+
+def write_tiles() -> None:
+    """Write the tiles that are behind, those of a run that was cut off too. Writing some again changes nothing."""
+    with rls.platform_scope():
+        behind = list(Log.objects.filter(tiled__lt=F("size")))
+        for log in behind:
+            leaves = Leaf.objects.filter(log=log, index__gte=log.tiled, index__lt=log.size).order_by("index")
+            tiles(log).extend(log.tiled, [bytes(value) for value in leaves.values_list("hash", flat=True)])
+            Log.objects.filter(pk=log.pk, tiled__lt=log.size).update(tiled=log.size)
+
+
+def _alone() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute(LOCK)
+        row = cursor.fetchone()
+    return bool(row and row[0])
+
+
+def _next(limit: int) -> list[tuple[UUID, UUID | None, bytes, str]]:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT xid::text, event_id FROM audit_cursor")
+        xid, event = cursor.fetchone() or ("0", UUID(int=0))
+        cursor.execute(NEXT, [xid, event, limit])
+        return [(row[0], row[1], bytes(row[2]), row[3]) for row in cursor.fetchall()]
+
+
+def _by_tenant(
+    rows: Sequence[tuple[UUID, UUID | None, bytes, str]],
+) -> dict[UUID | None, tuple[list[UUID], list[bytes]]]:
+    found: dict[UUID | None, tuple[list[UUID], list[bytes]]] = {}
+    for event, tenant, digest, _ in rows:
+        events, hashes = found.setdefault(tenant, ([], []))
+        events.append(event)
+        hashes.append(digest)
+    return found
+
+
+def _grow(tenant: UUID | None, of: tuple[list[UUID], list[bytes]]) -> _Grown:
+    log, _ = Log.objects.get_or_create(tenant_id=tenant, defaults={"origin": origin_of(tenant)})
+    before = Frontier.unpack(log.size, bytes(log.frontier))
+    return _Grown(log, before, before.extended(of[1]), *of)
+
+
+def _root_at(grown: _Grown) -> Callable[[int], bytes]:
+    """Root of the grown tree's first leaves, as memory.Memory asks for it."""
+
+    def root(size: int) -> bytes:
+        if size >= grown.before.size:
+            return grown.before.extended(grown.hashes[: size - grown.before.size]).root()
+        tree = TileTree(grown.log.tiled, tiles(grown.log).read)
+        return range_root(0, size, tree.node)
+
+    return root
+
+
+def _write(grown: Sequence[_Grown], checkpoints: Sequence[Checkpoint]) -> None:
+    columns: tuple[list[object], ...] = ([], [], [], [], [])
+    for log in grown:
+        for offset, (event, digest) in enumerate(zip(log.events, log.hashes, strict=True)):
+            values = (event, log.log.tenant_id, log.log.pk, log.before.size + offset, digest)
+            for column, value in zip(columns, values, strict=True):
+                column.append(value)
+    with connection.cursor() as cursor:
+        if grown:
+            cursor.execute(INSERT_LEAVES, list(columns))
+    for log in grown:
+        Log.objects.filter(pk=log.log.pk).update(size=log.after.size, frontier=log.after.pack())
+    SignedCheckpoint.objects.bulk_create(
+        SignedCheckpoint(
+            log=log.log,
+            tenant_id=log.log.tenant_id,
+            size=checkpoint.size,
+            root=checkpoint.root,
+            note=str(_signed(checkpoint)),
+        )
+        for log, checkpoint in zip(grown, checkpoints, strict=True)
+    )
+
+
+def _signed(checkpoint: Checkpoint) -> Note:
+    text = checkpoint.text()
+    return Note(text, (note.sign(text, log_key(checkpoint.origin), signer().sign_bytes),))
+
+
+def _advance(last: tuple[UUID, UUID | None, bytes, str]) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO audit_cursor (id, xid, event_id) VALUES (1, %s::text::xid8, %s) "
+            "ON CONFLICT (id) DO UPDATE SET xid = excluded.xid, event_id = excluded.event_id",
+            [last[3], last[0]],
+        )
+
+
+def _anchor(now: datetime) -> None:
+    """Tell the system log of the tenants' checkpoints, so that none can be rewritten without rewriting it too."""
+    due = Log.objects.filter(Q(anchored_at=None) | Q(anchored_at__lt=now - ANCHOR), anchored__lt=F("size"))
+    for log in due.exclude(tenant_id=None):
+        root = Frontier.unpack(log.size, bytes(log.frontier)).root()
+        record(
+            Event(
+                type=EventType.LOG_CHECKPOINT,
+                tenant_id=None,
+                actor=ActorRef("system", "sequencer", "process"),
+                resource=Resource("log", log.origin, root.hex()),
+                details={"size": log.size},
+                id=uuid7(),
+            )
+        )
+        Log.objects.filter(pk=log.pk).update(anchored=log.size, anchored_at=now)

@@ -1,0 +1,119 @@
+"""Looking after the logs: whether the database still holds what was signed, and mending what may be mended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kasbah.audit.log import merkle, sequencer
+from kasbah.audit.log.memory import Memory, SignerRefuses
+from kasbah.audit.log.merkle import Frontier
+from kasbah.audit.log.models import Leaf, Log, SignedCheckpoint
+from kasbah.audit.log.note import BadNote, Checkpoint, Note
+from kasbah.audit.log.tiles import TileMissing, TileTree
+from kasbah.audit.models import Intake
+from kasbah.audit.services.events import ActorRef, Event, EventType, Resource
+from kasbah.audit.services.intake import record
+from kasbah.common import rls
+
+PAGE = 10_000  # events read at once
+
+
+def logs() -> list[Log]:
+    """Every log, the system's first."""
+    with rls.platform_scope():
+        return sorted(Log.objects.all(), key=lambda log: (log.tenant_id is not None, log.origin))
+
+
+def problems(log: Log) -> Iterator[str]:
+    """What is wrong with a log, read from its first event on; nothing when every byte is as it was signed."""
+    with rls.platform_scope():
+        log = Log.objects.get(pk=log.pk)
+        frontier = Frontier()
+        for start in range(0, log.size, PAGE):
+            leaves = list(Leaf.objects.filter(log=log, index__gte=start, index__lt=start + PAGE).order_by("index"))
+            if [leaf.index for leaf in leaves] != list(range(start, min(start + PAGE, log.size))):
+                yield f"{log.origin}: leaves between {start} and {start + PAGE} are missing"
+                return
+            events = Intake.objects.in_bulk([leaf.event_id for leaf in leaves])
+            for leaf in leaves:
+                event = events.get(leaf.event_id)
+                if event is None or event.tenant_id != log.tenant_id:
+                    yield f"{log.origin}: event {leaf.event_id} (index {leaf.index}) is gone"
+                elif merkle.leaf_hash(bytes(event.event)) != bytes(leaf.hash):
+                    yield f"{log.origin}: event {leaf.event_id} (index {leaf.index}) was changed"
+            frontier = frontier.extended(bytes(leaf.hash) for leaf in leaves)
+        yield from _signed(log, frontier)
+    yield from _remembered(log, frontier)
+
+
+def _signed(log: Log, frontier: Frontier) -> Iterator[str]:
+    if frontier.pack() != bytes(log.frontier):
+        yield f"{log.origin}: the tree of the leaves is not the one that the log was grown to"
+    newest = SignedCheckpoint.objects.filter(log=log).order_by("-size").first()
+    if newest is None:
+        if log.size:
+            yield f"{log.origin}: no checkpoint is kept"
+        return
+    try:
+        note = Note.parse(newest.note)
+        said = Checkpoint.parse(note.text)
+        if not note.verified([sequencer.log_key(log.origin)]):
+            yield f"{log.origin}: the newest checkpoint is not signed by this installation's audit key"
+    except BadNote as error:
+        yield f"{log.origin}: the newest checkpoint: {error}"
+        return
+    if said != Checkpoint(log.origin, frontier.size, frontier.root()):
+        yield f"{log.origin}: the newest checkpoint is about another tree"
+
+
+def _remembered(log: Log, frontier: Frontier) -> Iterator[str]:
+    try:
+        last = Memory(sequencer.folder() / "memory").last(log.origin)
+        if last is None:
+            yield f"{log.origin}: the signer remembers nothing of it"
+        elif last.size > log.size or (last.size == log.size and last.root != frontier.root()):
+            yield f"{log.origin}: the signer remembers another tree, of {last.size} events"
+        tree = TileTree(log.tiled, sequencer.tiles(log).read)
+        if log.tiled == log.size and log.size and merkle.range_root(0, log.size, tree.node) != frontier.root():
+            yield f"{log.origin}: the tiles are those of another tree"
+    except (SignerRefuses, TileMissing) as error:
+        yield f"{log.origin}: {error}"
+
+
+def rebuild_tiles(log: Log) -> None:
+    """Write every tile of a log again, from its leaves."""
+    with rls.platform_scope():
+        size = Log.objects.get(pk=log.pk).size
+        for start in range(0, size, PAGE):
+            leaves = Leaf.objects.filter(log=log, index__gte=start, index__lt=min(start + PAGE, size)).order_by("index")
+            sequencer.tiles(log).extend(start, [bytes(value) for value in leaves.values_list("hash", flat=True)])
+        Log.objects.filter(pk=log.pk, tiled__lt=size).update(tiled=size)
+
+
+def trust(log: Log, actor: ActorRef) -> Checkpoint:
+    """Let the signer go on from what the database has: for a person who knows that the database is the right one.
+
+    It is on record in the system log. Raises SignerRefuses where the signer remembers more than the database has.
+    """
+    memory = Memory(sequencer.folder() / "memory")
+    with memory.lock(), rls.platform_scope():
+        log = Log.objects.get(pk=log.pk)
+        frontier = Frontier.unpack(log.size, bytes(log.frontier))
+        checkpoint = Checkpoint(log.origin, log.size, frontier.root())
+        last = memory.last(log.origin)
+        if last is not None and last != checkpoint:
+            raise SignerRefuses(
+                f"{log.origin}: the signer remembers {last.size} events. What was signed cannot be unsaid: restore the"
+                " database that has them"
+            )
+        record(
+            Event(
+                type=EventType.LOG_TRUSTED,
+                tenant_id=None,
+                actor=actor,
+                resource=Resource("log", log.origin, checkpoint.root.hex()),
+                details={"size": log.size},
+            )
+        )
+        memory.keep(checkpoint)
+    return checkpoint
