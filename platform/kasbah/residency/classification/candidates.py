@@ -15,8 +15,8 @@ FEWEST = 9  # digits of the shortest number that is looked for
 
 def begin(one: str) -> str:
     """An expression for a character `one` with which a number may begin: not inside a word, a decimal, the path of a
-    file, or an identifier in groups such as a UUID."""
-    return rf"{one}(?<![0-9A-Za-z_]{one})(?<![0-9]\.{one})(?<![0-9A-Za-z_][\-/]{one})"
+    file, or an identifier in groups such as a UUID, and not after the + of a telephone number."""
+    return rf"{one}(?<![0-9A-Za-z_+]{one})(?<![0-9]\.{one})(?<![0-9A-Za-z_][\-/]{one})"
 
 
 DIGIT = re.compile(begin("[0-9]"))
@@ -24,7 +24,8 @@ _RUN = re.compile(
     rf"(?=(?:[0-9][ .\-/]?+){{{FEWEST}}})[0-9]{{1,19}}+(?![0-9])(?:[ .\-/][0-9]{{1,19}}+(?![0-9])){{0,7}}+"
 )
 _GROUP = re.compile(r"[0-9]+")
-_END = re.compile(r"(?![0-9A-Za-z_])(?![.\-/][0-9])(?!-[A-Za-z])")
+END = r"(?![0-9A-Za-z_])(?![.\-/][0-9])(?!-[A-Za-z])"
+_END = re.compile(END)
 
 
 @dataclass(frozen=True, slots=True)

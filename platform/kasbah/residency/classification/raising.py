@@ -17,7 +17,7 @@ def raised(question: Question, policy: CompiledPolicy, found: Mapping[str, int])
     if classifier is None or not found:
         return question
     data_class = question.data_class or policy.strictest
-    if classifier.at_least:
+    if classifier.at_least and data_class in CLASSES:  # a class that nobody knows is allowed nowhere
         data_class = max(data_class, classifier.at_least, key=CLASSES.index)
     tags = tuple(dict.fromkeys((*question.tags, *classifier.tags)))
     return msgspec.structs.replace(question, data_class=data_class, tags=tags)

@@ -9,9 +9,12 @@ from functools import cache
 
 import msgspec
 
-_DASHES = re.compile("[\u2010-\u2015\u2212\u30fc]+(?=[0-9])")  # the last one is Japan's long vowel, typed for a dash
+# Between digits also the sign of a long vowel in Japanese, which is typed for a dash.
+_DASHES = re.compile("[\u2010-\u2015\u2212]+|(?<=[0-9])\u30fc(?=[0-9])")
 _OTHER_DIGITS = re.compile(r"[^\D0-9]")
 _ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})")
+# Fillers, and two Arabic signs that stand for whole sentences and would make the text many times as long.
+_BESIDES = "\u115f\u1160\u3164\ufe0f\ufdfa\ufdfb"
 # Beyond these code points Unicode has ideographs and nothing else.
 _PLANES = (range(0x80, 0x20000), range(0xE0000, 0xE1000))
 
@@ -59,7 +62,7 @@ def _invisible(beyond: bool) -> re.Pattern[str]:
         char
         for plane in _PLANES
         for char in map(chr, plane)
-        if unicodedata.combining(char) or unicodedata.category(char) == "Cf" or char in "\u115f\u1160\u3164\ufe0f"
+        if unicodedata.combining(char) or unicodedata.category(char) == "Cf" or char in _BESIDES
     )
     found = "".join(char for char in chars if beyond or char <= "\uffff")
     return re.compile(f"[{re.escape(found)}]+")
