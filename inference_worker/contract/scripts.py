@@ -83,20 +83,38 @@ return 0
 LOOK = f"""
 -- What dispatcher and sweeper ask. KEYS: job hash, counter of its queue; and, where the queue is a list here, that.
 -- Answers attempt, worker, ms of lease left (negative: expired), done, cancelled, refused, ms since it was offered,
--- '1' when the message has left the queue, and how many were put in after it (-1: it was not put in for certain).
--- Queues are first in, first out: once fewer messages lie there than came after it, it was taken.
+-- ms since the message was first missed in the queue (-1: it is there, or claimed, or the queue is not here), and how
+-- many were put in after it (-1: it was not put in for certain).
+-- Queues are first in, first out: when no more messages lie there than came after it, it was taken.
 {NOW}
 local job = redis.call(
-  'HMGET', KEYS[1], 'attempt', 'worker', 'lease', 'done', 'cancelled', 'refused', 'number', 'offered'
+  'HMGET', KEYS[1], 'attempt', 'worker', 'lease', 'done', 'cancelled', 'refused', 'number', 'offered', 'missed'
 )
 local left = job[3] and (tonumber(job[3]) - now) or 0
 local waited = job[8] and (now - tonumber(job[8])) or 0
-local taken, after = '', -1
+local missed, after = -1, -1
 if job[7] then
   after = tonumber(redis.call('GET', KEYS[2]) or '0') - tonumber(job[7])
-  if KEYS[3] and redis.call('LLEN', KEYS[3]) <= after then taken = '1' end
+  if KEYS[3] and not job[2] and redis.call('LLEN', KEYS[3]) <= after then
+    if not job[9] then redis.call('HSET', KEYS[1], 'missed', now) end
+    missed = now - tonumber(job[9] or now)
+  end
 end
-return {{job[1] or '', job[2] or '', left, job[4] or '', job[5] or '', job[6] or '', waited, taken, after}}
+return {{job[1] or '', job[2] or '', left, job[4] or '', job[5] or '', job[6] or '', waited, missed, after}}
+"""
+
+MISS = f"""
+-- The same clock for a queue that is not here. KEYS: job hash. ARGV: attempt, '1' when its message is missed there.
+-- Answers ms since it was first missed, -1 when it is not.
+{NOW}
+local job = redis.call('HMGET', KEYS[1], 'attempt', 'worker', 'missed')
+if job[1] ~= ARGV[1] or job[2] then return -1 end
+if ARGV[2] ~= '1' then
+  redis.call('HDEL', KEYS[1], 'missed')
+  return -1
+end
+if not job[3] then redis.call('HSET', KEYS[1], 'missed', now) end
+return now - tonumber(job[3] or now)
 """
 
 REFUSE = """

@@ -49,9 +49,10 @@ def housekeeping() -> Iterator[Housekeeping]:
         yield running
 
 
-def a_worker(world: World, node: RabbitMQ, folder: Path) -> Any:
-    """One of the first site, with four places."""
-    return start_worker(world.stores[0].url, folder, token=world.token(), models=world.models, broker=node.url)
+def a_worker(world: World, node: RabbitMQ, folder: Path, token: str = "") -> Any:
+    """One of the first site."""
+    token = token or world.token()
+    return start_worker(world.stores[0].url, folder, token=token, models=world.models, broker=node.url)
 
 
 @pytest.fixture
@@ -109,7 +110,7 @@ async def test_no_more_jobs_than_there_is_room_for(
 async def test_a_worker_that_is_killed_loses_nothing(  # noqa: PLR0917 - fixtures
     database: Any, app_url: str, beside: World, node: RabbitMQ, tmp_path: Path, worker: RunningWorker
 ) -> None:
-    with a_worker(beside, node, tmp_path / "w2") as second:
+    with a_worker(beside, node, tmp_path / "w2", await apart(beside.token)) as second:
         second.await_ready(timeout=40)
         async with open_web(database, app_url) as web:
             await web.ready(beside)
@@ -153,21 +154,19 @@ async def test_a_broker_that_is_killed_loses_nothing(
         assert web.dispatcher.counters["retried"] == 0, "a quorum queue keeps what was confirmed"
 
 
-async def test_a_broker_that_lost_its_queues_loses_no_job(  # noqa: PLR0917 - fixtures
-    database: Any, app_url: str, beside: World, node: RabbitMQ, housekeeping: Housekeeping, tmp_path: Path
+async def test_a_broker_that_lost_its_queues_loses_no_job(
+    database: Any, app_url: str, beside: World, node: RabbitMQ, worker: RunningWorker
 ) -> None:
     """The length of the queue tells that a message that was confirmed is there no more."""
-    with a_worker(beside, node, tmp_path / "w1") as worker:
-        worker.await_ready(timeout=40)
-        async with open_web(database, app_url) as web:
-            await web.ready(beside)
-            hold = [await web.send(beside.request("[[tokens=100 delay=0.05]]", max_tokens=100)) for _ in range(64)]
-            await until(lambda: len(worker.ended("start")) == 64, 20)
-            waiting = [await web.send(beside.request("[[tokens=3]]")) for _ in range(5)]
-            with Connection(node.url) as connection:
-                channel: Any = connection.channel()
-                purged = channel.queue_purge(keys.queue(str(beside.deployment.id)))
-            assert purged == 5
-            answers = await asyncio.gather(*(web.collect(each) for each in [*hold, *waiting]))
-            assert all(isinstance(answer.last, Done) for answer in answers)
-            assert web.dispatcher.counters["retried"] == 5
+    async with open_web(database, app_url) as web:
+        await web.ready(beside)
+        hold = [await web.send(beside.request("[[tokens=100 delay=0.05]]", max_tokens=100)) for _ in range(64)]
+        await until(lambda: len(worker.ended("start")) == 64, 20)
+        waiting = [await web.send(beside.request("[[tokens=3]]")) for _ in range(5)]
+        with Connection(node.url) as connection:
+            channel: Any = connection.channel()
+            purged = channel.queue_purge(keys.queue(str(beside.deployment.id)))
+        assert purged == 5
+        answers = await asyncio.gather(*(web.collect(each) for each in [*hold, *waiting]))
+        assert all(isinstance(answer.last, Done) for answer in answers)
+        assert web.dispatcher.counters["retried"] == 5

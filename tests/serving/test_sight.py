@@ -10,7 +10,14 @@ from inference_worker.contract.messages import RefusalCode
 from kasbah.serving.dispatch.sight import TRY_AGAIN, Sight, Verdict, judge
 
 WAITING = Sight(
-    attempt=2, worker="", lease_left_ms=0, done=False, cancelled=False, refused="", waited_ms=5000, taken=False,
+    attempt=2,
+    worker="",
+    lease_left_ms=0,
+    done=False,
+    cancelled=False,
+    refused="",
+    waited_ms=5000,
+    missed_ms=-1,
     after=3,
 )
 CLAIMED = replace(WAITING, worker="w", lease_left_ms=900)
@@ -20,10 +27,10 @@ CLAIMED = replace(WAITING, worker="w", lease_left_ms=900)
     ("sight", "verdict"),
     [
         (WAITING, Verdict.WAITING),
-        (replace(WAITING, taken=True, waited_ms=500), Verdict.WAITING),  # on its way from the queue to a worker
-        (replace(WAITING, taken=True), Verdict.LOST),
+        (replace(WAITING, missed_ms=500), Verdict.WAITING),  # on its way from the queue to a worker
+        (replace(WAITING, missed_ms=1500), Verdict.LOST),
         (CLAIMED, Verdict.RUNNING),
-        (replace(CLAIMED, taken=True), Verdict.RUNNING),
+        (replace(CLAIMED, missed_ms=1500), Verdict.RUNNING),
         (replace(CLAIMED, lease_left_ms=-1), Verdict.LOST),
         (replace(CLAIMED, lease_left_ms=-1, done=True), Verdict.DONE),
         (replace(WAITING, attempt=0), Verdict.LOST),  # the store lost it

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
 from inference_worker.contract import keys
@@ -17,7 +18,7 @@ from kasbah.common import env
 from kasbah.serving.dispatch import envelope
 from kasbah.serving.dispatch.publisher import Offer, Publisher, is_amqp
 from kasbah.serving.dispatch.sight import Sight
-from kasbah.serving.dispatch.store import LOOK, MARK, OFFER, Call, Store, StoreAway, SyncStore, look_call
+from kasbah.serving.dispatch.store import LOOK, MARK, MISS, OFFER, Call, Store, StoreAway, SyncStore, look_call
 
 T = TypeVar("T")
 Asked = tuple[str, str]  # job, deployment
@@ -78,13 +79,13 @@ class CeleryCarrier:
     async def look(self, jobs: Sequence[Asked], grace_ms: int) -> list[Sight]:
         """See Carrier. A broker that is away does not hide what the store says."""
         sights = [Sight.of(answer) for answer in await self._store.run(LOOK, _calls(jobs, listed=False))]
-        if not (queues := _to_count(jobs, sights, grace_ms)):
+        if not (old := _unclaimed(sights, grace_ms)):
             return sights
         try:
-            waiting = await self._apart(self._publisher.waiting, queues)
+            waiting = await self._apart(self._publisher.waiting, _queues(jobs, old))
         except StoreAway:
-            waiting = {}
-        return _counted(jobs, sights, waiting, grace_ms)
+            return sights
+        return _seen(sights, old, await self._store.run(MISS, _misses(jobs, sights, old, waiting)))
 
     async def answers(self) -> bool:
         """See Carrier."""
@@ -133,13 +134,13 @@ class SyncCarrier:
     def look(self, jobs: Sequence[Asked], grace_ms: int) -> list[Sight]:
         """See Carrier."""
         sights = [Sight.of(answer) for answer in self._store.run(LOOK, _calls(jobs, listed=self.publisher is None))]
-        if self.publisher is None or not (queues := _to_count(jobs, sights, grace_ms)):
+        if self.publisher is None or not (old := _unclaimed(sights, grace_ms)):
             return sights
         try:
-            waiting = self.publisher.waiting(queues)
+            waiting = self.publisher.waiting(_queues(jobs, old))
         except StoreAway:
-            waiting = {}
-        return _counted(jobs, sights, waiting, grace_ms)
+            return sights
+        return _seen(sights, old, self._store.run(MISS, _misses(jobs, sights, old, waiting)))
 
     def close(self) -> None:
         """Give the connection up."""
@@ -155,21 +156,33 @@ def _listed(broker_url: str, store_url: str) -> bool:
     return name == "redis" and broker_url == store_url and not is_amqp(broker_url)
 
 
-def _to_count(jobs: Sequence[Asked], sights: Sequence[Sight], grace_ms: int) -> list[str]:
-    """The deployments whose queues must be counted: of jobs that nobody has claimed for longer than that."""
-    pairs = zip(jobs, sights, strict=True)
-    return sorted({deployment for (_, deployment), sight in pairs if _is_unclaimed(sight, grace_ms)})
+def _unclaimed(sights: Sequence[Sight], grace_ms: int) -> list[int]:
+    """Which of them nobody has claimed for so long that their queues are counted."""
+    pairs = enumerate(sights)
+    return [index for index, sight in pairs if sight.attempt and not sight.worker and sight.waited_ms > grace_ms]
 
 
-def _counted(jobs: Sequence[Asked], sights: Sequence[Sight], waiting: Mapping[str, int], grace_ms: int) -> list[Sight]:
-    return [
-        sight.beside(waiting.get(deployment)) if _is_unclaimed(sight, grace_ms) else sight
-        for (_, deployment), sight in zip(jobs, sights, strict=True)
-    ]
+def _queues(jobs: Sequence[Asked], old: Sequence[int]) -> list[str]:
+    return sorted({jobs[index][1] for index in old})
 
 
-def _is_unclaimed(sight: Sight, grace_ms: int) -> bool:
-    return not sight.worker and sight.attempt > 0 and sight.waited_ms > grace_ms
+def _misses(
+    jobs: Sequence[Asked], sights: Sequence[Sight], old: Sequence[int], waiting: Mapping[str, int]
+) -> list[Call]:
+    """The queues were counted after the store was asked, so that what came meanwhile hides nothing that is there."""
+    calls: list[Call] = []
+    for index in old:
+        (job, deployment), sight = jobs[index], sights[index]
+        missed = sight.after < 0 or waiting[deployment] <= sight.after
+        calls.append(((keys.job(job),), (sight.attempt, "1" if missed else "0")))
+    return calls
+
+
+def _seen(sights: Sequence[Sight], old: Sequence[int], missed: Sequence[Any]) -> list[Sight]:
+    found = list(sights)
+    for index, milliseconds in zip(old, missed, strict=True):
+        found[index] = replace(found[index], missed_ms=int(milliseconds))
+    return found
 
 
 def _calls(jobs: Sequence[Asked], *, listed: bool) -> list[Call]:

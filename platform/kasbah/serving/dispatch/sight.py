@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -30,13 +30,13 @@ class Sight:
     cancelled: bool
     refused: str
     waited_ms: int  # since the attempt was offered
-    taken: bool  # the message has left the queue
+    missed_ms: int  # since the message was first found not to be in its queue, and unclaimed; -1: it was not
     after: int  # messages put into the queue after it; -1: it was not put there for certain
 
     @classmethod
     def of(cls, answer: list[Any]) -> Sight:
         """From the answer of the script."""
-        attempt, worker, left, done, cancelled, refused, waited, taken, after = answer
+        attempt, worker, left, done, cancelled, refused, waited, missed, after = answer
         return cls(
             attempt=int(attempt or 0),
             worker=worker.decode(),
@@ -45,13 +45,9 @@ class Sight:
             cancelled=bool(cancelled),
             refused=refused.decode(),
             waited_ms=int(waited),
-            taken=bool(taken),
+            missed_ms=int(missed),
             after=int(after),
         )
-
-    def beside(self, waiting: int | None) -> Sight:
-        """With the length of a queue that is not in the store, counted after this look; None: it could not be."""
-        return replace(self, taken=self.after < 0 or (waiting is not None and waiting <= self.after))
 
 
 class Verdict(Enum):
@@ -75,6 +71,6 @@ def judge(sight: Sight, attempt: int, *, grace_ms: int) -> Verdict:
         return Verdict.LOST if sight.refused in TRY_AGAIN else Verdict.REFUSED
     if sight.worker:
         return Verdict.RUNNING if sight.lease_left_ms > 0 else Verdict.LOST
-    if sight.taken and sight.waited_ms > grace_ms:
+    if sight.missed_ms > grace_ms:
         return Verdict.LOST
     return Verdict.WAITING

@@ -190,4 +190,5 @@ def look_call(job: str, deployment: str, *, listed: bool) -> Call:
     return [*names, keys.queue(deployment)] if listed else names, ()
 
 
-LOOK, CANCEL, OFFER, REFUSE, MARK = scripts.LOOK, scripts.CANCEL, scripts.OFFER, scripts.REFUSE, scripts.MARK
+LOOK, CANCEL, OFFER, REFUSE = scripts.LOOK, scripts.CANCEL, scripts.OFFER, scripts.REFUSE
+MARK, MISS = scripts.MARK, scripts.MISS
