@@ -61,8 +61,8 @@ class ConsistencyShown(serializers.Serializer[Any]):
     hashes = serializers.ListField(child=serializers.CharField(), help_text="Base64.")
 
 
-class HeadView(ManagementView):
-    """The tenant's log."""
+class LogView(ManagementView):
+    """What is asked of a log."""
 
     access: ClassVar = {"get": "audit.read"}
 
@@ -71,13 +71,17 @@ class HeadView(ManagementView):
         """Whose log; None: the system's."""
         return None if self.tenant is None else UUID(str(self.tenant.id))
 
+
+class HeadView(LogView):
+    """The tenant's log."""
+
     @extend_schema(responses=HeadShown)
     def get(self, request: Request, tenant: str = "") -> Response:
         """Its newest checkpoint, and how many events wait for their place."""
         return Response(HeadShown(proofs.head(self.log_of)).data)
 
 
-class InclusionView(HeadView):
+class InclusionView(LogView):
     """One event of the tenant's log."""
 
     @extend_schema(responses=InclusionShown)
@@ -86,7 +90,7 @@ class InclusionView(HeadView):
         return Response(InclusionShown(proofs.inclusion(self.log_of, pk)).data)
 
 
-class ConsistencyView(HeadView):
+class ConsistencyView(LogView):
     """Two sizes of the tenant's log."""
 
     @extend_schema(parameters=[ConsistencyQuery], responses=ConsistencyShown)

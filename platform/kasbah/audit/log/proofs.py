@@ -15,6 +15,7 @@ from kasbah.audit.log import merkle, sequencer
 from kasbah.audit.log.models import Leaf, Log, SignedCheckpoint
 from kasbah.audit.log.tiles import TileMissing, TileTree
 from kasbah.audit.models import Intake
+from kasbah.audit.services.receipts import origin_of
 from kasbah.common.errors import Invalid, NotFound, Unavailable
 
 
@@ -53,7 +54,7 @@ def lines_of(hashes: Sequence[bytes]) -> list[str]:
 
 def head(tenant_id: UUID | None) -> Head:
     """How far the log of a tenant (None: the system) is."""
-    origin = sequencer.origin_of(tenant_id)
+    origin = origin_of(tenant_id)
     newest = _newest(tenant_id)
     events = Intake.objects.filter(tenant_id=tenant_id).count()
     return Head(
