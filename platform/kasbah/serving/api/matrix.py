@@ -19,7 +19,7 @@ from kasbah.common.api import ManagementView, ManagementViewSet, StrictSerialize
 from kasbah.common.errors import Forbidden
 from kasbah.identity.models import DataClass, Tenant
 from kasbah.residency.models import Policy
-from kasbah.serving.services.matrix import COLUMNS, Asked, Matrix, matrix
+from kasbah.serving.services.matrix import COLUMNS, Asked, Matrix, tenant_matrix
 from kasbah.serving.services.offering import load_offering
 
 TAGS = r"^[a-z0-9][a-z0-9_-]{0,62}(,[a-z0-9][a-z0-9_-]{0,62}){0,15}$"
@@ -101,7 +101,7 @@ class MatrixView(csvs.CsvMixin, ManagementView):
         chosen = dict(query.validated_data)
         if chosen["models"] == "all" and not self.actor.is_platform_admin:
             raise Forbidden("Only platform administrators see models that the tenant may not use.", param="models")
-        found = matrix(self.tenant, asked(chosen), self._policy(chosen.get("policy")))
+        found = tenant_matrix(self.tenant, asked(chosen), self._policy(chosen.get("policy")))
         if self.wants_csv():
             return self.as_file(f"matrix-{self.tenant.slug}", csvs.text(COLUMNS, found.rows()))
         return Response(MatrixShown(found).data)
@@ -139,7 +139,7 @@ class PlatformMatrixViewSet(csvs.CsvMixin, ManagementViewSet):
         wanted = asked(self.read_query())
         page = self.paginate_queryset(self.rows())
         offering = load_offering()
-        found: list[Matrix] = [matrix(tenant, wanted, offering=offering) for tenant in page or []]
+        found: list[Matrix] = [tenant_matrix(tenant, wanted, offering=offering) for tenant in page or []]
         response = self.get_paginated_response(MatrixShown(found, many=True).data)
         if not self.wants_csv():
             return response

@@ -9,7 +9,7 @@ from kasbah.serving.rows import insert_jobs, settle_jobs
 from kasbah.serving.services.background import submit_background
 from kasbah.serving.services.deployments import create_deployment, grant, revoke_grant, update_deployment
 from kasbah.serving.services.impact import Impact, site_impact, worker_impact
-from kasbah.serving.services.matrix import Matrix, matrix
+from kasbah.serving.services.matrix import Matrix, tenant_matrix
 from kasbah.serving.services.receipts import find_receipt
 from kasbah.serving.services.workers import (
     IssuedToken,
@@ -47,7 +47,6 @@ __all__ = [
     "insert_jobs",
     "load_deployments",
     "load_workers",
-    "matrix",
     "on_settled",
     "reject_worker",
     "replay",
@@ -57,6 +56,7 @@ __all__ = [
     "settle_jobs",
     "site_impact",
     "submit_background",
+    "tenant_matrix",
     "timings",
     "update_deployment",
     "worker_impact",

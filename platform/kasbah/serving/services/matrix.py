@@ -22,6 +22,7 @@ from kasbah.serving.models import DeploymentGrant
 from kasbah.serving.services.offering import Offered, Offering, load_offering
 
 CLASSES: tuple[str, ...] = tuple(DataClass.values)
+MOST_CELLS = 100_000
 UNREADABLE = "This version of Kasbah cannot read the policy, so nothing is allowed; activate one that it can read."
 
 
@@ -102,12 +103,12 @@ class TenantPolicy:
         return offered.id in self.granted
 
 
-def matrix(
+def tenant_matrix(
     tenant: Tenant, asked: Asked | None = None, policy: Policy | None = None, offering: Offering | None = None
 ) -> Matrix:
     """The matrix of the tenant's active policy, or of the version that is given. It reads only.
 
-    Raises Invalid for a project that is not the tenant's, NotFound for a policy that is not.
+    Raises Invalid for a project that is not the tenant's and for too many cells, NotFound for a foreign policy.
     """
     asked = asked or Asked()
     offering = offering or load_offering()
@@ -124,6 +125,8 @@ def matrix(
         at=int(at.timestamp()),
     )
     models = [offered for offered in offering.deployments if asked.every_model or known.may_use(offered)]
+    if len(asked.data_classes) * len(models) * len(offering.sites) > MOST_CELLS:
+        raise Invalid(f"The matrix would have over {MOST_CELLS} cells; name one class.", param="data_class")
     return Matrix(
         tenant=tenant,
         policy=known.policy,

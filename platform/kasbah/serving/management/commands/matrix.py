@@ -11,7 +11,7 @@ from kasbah.common.csvs import text
 from kasbah.identity.commands import TenantCommand
 from kasbah.identity.models import DataClass, Tenant
 from kasbah.residency.commands import find_policy
-from kasbah.serving.services.matrix import COLUMNS, Asked, matrix
+from kasbah.serving.services.matrix import COLUMNS, Asked, tenant_matrix
 
 
 class Command(TenantCommand):
@@ -45,5 +45,5 @@ class Command(TenantCommand):
             every_model=options["all_models"],
         )
         policy = find_policy(tenant, options["policy"]) if options["policy"] else None
-        rows = matrix(tenant, asked, policy).rows()
+        rows = tenant_matrix(tenant, asked, policy).rows()
         return text(COLUMNS, rows) if options["csv"] else list(rows)
