@@ -4,9 +4,7 @@
 
 from __future__ import annotations
 
-import sys
 import time
-import unicodedata
 from typing import Any
 
 import msgspec
@@ -15,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kasbah.residency.classification import looking
-from kasbah.residency.classification.text import _PLANES, normal
+from kasbah.residency.classification.text import normal
 from kasbah.residency.document import CLASSES
 from kasbah.residency.services import compile_policy, decide
 from kasbah.residency.services.classification import LONGEST, UNREAD, look, raised, summary, text_of
@@ -136,13 +134,6 @@ def test_more_numbers_than_are_checked_count_as_found(monkeypatch: pytest.Monkey
     assert find("123456789 " * 5, "payment-card") == {}
     monkeypatch.setattr(looking, "MOST_PLANS", 10)
     assert find("0112345678\n" * 20, "phone") == {UNREAD: 1}
-
-
-def test_no_mark_is_beyond_the_planes_that_are_searched_for_marks() -> None:
-    searched = {code for plane in _PLANES for code in plane}
-    marks = {code for code in range(0x80, sys.maxunicode + 1) if unicodedata.combining(chr(code))}
-    assert marks
-    assert marks <= searched
 
 
 def test_quality_on_made_up_texts() -> None:

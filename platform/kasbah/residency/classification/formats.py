@@ -146,10 +146,10 @@ LETTERED: tuple[Lettered, ...] = (
     Lettered("hetu", r"[0-9]{6}[-+A-FU-Y][0-9]{3}[0-9A-FHJ-NPR-Y]", hetu.is_valid),  # Finland
     Lettered("pps", r"[0-9]{7}[A-W][A-IW]?", pps.is_valid),  # Ireland
     Lettered("nir", r"[1-478][ .]?[0-9]{2}[ .]?[0-9]{2}[ .]?2[AB](?:[ .]?[0-9]{3}){2}[ .]?[0-9]{2}", nir.is_valid),
-    # Morocco's identity card has no check digit: one or two letters and up to seven digits.
+    # Morocco's identity card has no check digit: one or two letters and five to seven digits.
     Lettered(
         "cin",
-        r"[A-Z]{1,2} ?[0-9]{4,7}",
+        r"[A-Z]{1,2} ?[0-9]{5,7}",
         lambda _: True,
         _words("cin", "cnie", "carte nationale", "carte d'identité", "البطاقة الوطنية", "بطاقة التعريف", "رقم البطاقة"),
     ),

@@ -5,18 +5,14 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator
-from functools import cache
 
 import msgspec
 
-# Between digits also the sign of a long vowel in Japanese, which is typed for a dash.
-_DASHES = re.compile("[\u2010-\u2015\u2212]+|(?<=[0-9])\u30fc(?=[0-9])")
-_OTHER_DIGITS = re.compile(r"[^\D0-9]")
+_LONG_VOWEL = re.compile("\u30fc(?<=[0-9].)(?=[0-9])")  # of Japanese, which is typed for a dash between digits
 _ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})")
+_DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58"
 # Fillers, and two Arabic signs that stand for whole sentences and would make the text many times as long.
-_BESIDES = "\u115f\u1160\u3164\ufe0f\ufdfa\ufdfb"
-# Beyond these code points Unicode has ideographs and nothing else.
-_PLANES = (range(0x80, 0x20000), range(0xE0000, 0xE1000))
+_DROPPED = "\u115f\u1160\u3164\ufe0f\ufdfa\ufdfb"
 
 
 def strings(body: bytes) -> Iterator[str]:
@@ -44,9 +40,9 @@ def normal(text: str) -> str:
     if text.isascii():
         return text
     # Marks go before normalising, which sorts runs of them in time that grows with the square of a run's length.
-    text = unicodedata.normalize("NFKC", _invisible(max(text) > "\uffff").sub("", text))
-    text = _OTHER_DIGITS.sub(lambda found: str(unicodedata.digit(found[0])), text)
-    return _DASHES.sub("-", text)
+    written = {ord(char): plain for char in set(text) if char > "\x7f" and (plain := _plain(char)) != char}
+    text = unicodedata.normalize("NFKC", text.translate(written) if written else text)
+    return _LONG_VOWEL.sub("-", text)
 
 
 def folded(text: str) -> str:
@@ -54,15 +50,11 @@ def folded(text: str) -> str:
     return "".join(char for char in unicodedata.normalize("NFKD", text.casefold()) if not unicodedata.combining(char))
 
 
-@cache
-def _invisible(beyond: bool) -> re.Pattern[str]:
-    """Marks, format characters and fillers: what shows nothing of its own between two digits. `beyond`: also those
-    beyond the basic plane, which take longer to look for."""
-    chars = (
-        char
-        for plane in _PLANES
-        for char in map(chr, plane)
-        if unicodedata.combining(char) or unicodedata.category(char) == "Cf" or char in _BESIDES
-    )
-    found = "".join(char for char in chars if beyond or char <= "\uffff")
-    return re.compile(f"[{re.escape(found)}]+")
+def _plain(char: str) -> str:
+    """A digit for a digit, a hyphen for a dash; nothing for what shows nothing of its own between two digits."""
+    if char in _DROPPED or unicodedata.combining(char) or unicodedata.category(char) == "Cf":
+        return ""
+    if char in _DASHES:
+        return "-"
+    digit = unicodedata.decimal(char, None)
+    return char if digit is None else str(digit)
