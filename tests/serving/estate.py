@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 from django.utils import timezone
 
-from inference_worker.contract import canonical
-from kasbah.common import rls
 from kasbah.common.ids import uuid7
 from kasbah.identity.models import Tenant
 from kasbah.registry.models import Model, ModelVersion, Stage
-from kasbah.residency.models import Policy, PolicyState, Site
+from kasbah.residency.models import Site
 from kasbah.residency.services import create_site
 from kasbah.serving.models import Deployment, Worker, WorkerState
 from kasbah.serving.services import create_deployment, grant
@@ -47,24 +44,10 @@ def worker(at: Site, *serves: Deployment, state: str = WorkerState.ENROLLED, say
     )
 
 
-def active(tenant: Tenant, document: dict[str, Any], version: int = 1) -> Policy:
-    """The version that decides, whatever its way there would have been."""
-    with rls.tenant_scope(tenant.id):
-        Policy.objects.filter(state=PolicyState.ACTIVE).update(state=PolicyState.SUPERSEDED)
-        return Policy.objects.create(
-            tenant=tenant,
-            version=version,
-            document=document,
-            digest=hashlib.sha256(canonical.dumps(document)).hexdigest(),
-            state=PolicyState.ACTIVE,
-            activated_at=timezone.now(),
-        )
-
-
 def tenant_with(document: dict[str, Any], *deployments: Deployment) -> Tenant:
     """A tenant with an active policy that may use these models."""
     made = factories.household().tenant
-    active(made, document)
+    factories.active_policy(made, document)
     for row in deployments:
         grant(SYSTEM, made, row)
     return made

@@ -29,7 +29,7 @@ from tests.factories import SYSTEM
 from tests.residency import documents
 from tests.residency.documents import MODELS, SITES
 
-from .estate import active, allow, deployment, document, site, tenant_with, worker
+from .estate import allow, deployment, document, site, tenant_with, worker
 
 
 def offered(name: str) -> Offered:
@@ -149,7 +149,7 @@ def test_a_draft_is_shown_as_it_would_decide(world: dict[str, Any]) -> None:
 
 def test_windows_are_compared_with_the_moment_that_is_asked_about(world: dict[str, Any]) -> None:
     window = {"from": "08:00", "to": "18:00", "zone": "UTC"}
-    active(world["tenant"], document(allow("day", sites=["*"], windows=[window])), version=2)
+    factories.active_policy(world["tenant"], document(allow("day", sites=["*"], windows=[window])))
     for hour, allowed in ((12, True), (20, False)):
         assert cell(world["tenant"], "paris", at=datetime(2026, 3, 2, hour, tzinfo=UTC)).allowed is allowed
 
@@ -157,7 +157,7 @@ def test_windows_are_compared_with_the_moment_that_is_asked_about(world: dict[st
 def test_a_project_is_named_by_slug_or_id(world: dict[str, Any]) -> None:
     tenant = world["tenant"]
     project = factories.project(tenant)
-    active(tenant, document(allow("p", sites=["*"], projects=[str(project.id)])), version=2)
+    factories.active_policy(tenant, document(allow("p", sites=["*"], projects=[str(project.id)])))
     assert cell(tenant, "paris", project=project.slug).allowed
     assert cell(tenant, "paris", project=str(project.id)).allowed
     assert not cell(tenant, "paris").allowed
@@ -165,11 +165,27 @@ def test_a_project_is_named_by_slug_or_id(world: dict[str, Any]) -> None:
         tenant_matrix(tenant, Asked(project=factories.household().project.slug))
 
 
-def test_a_policy_that_cannot_be_read_denies_everything_and_says_so(world: dict[str, Any]) -> None:
-    active(world["tenant"], document({**allow("x", sites=["*"]), "hours": []}), version=2)
+def test_a_policy_that_was_altered_denies_everything_and_says_so(world: dict[str, Any]) -> None:
     found = tenant_matrix(world["tenant"])
-    assert "cannot read" in found.problem
+    assert (found.problem, any(c.allowed for c in found.cells)) == ("", True)
+    with rls.tenant_scope(world["tenant"].id), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kasbah.residency.services.loaders.intact", lambda *_: False)
+        found = tenant_matrix(world["tenant"])
+    assert "altered" in found.problem
     assert not any(c.allowed for c in found.cells)
+
+
+def test_the_baseline_bounds_every_cell_and_is_named(world: dict[str, Any]) -> None:
+    factories.active_policy(
+        None,
+        document(allow("all", sites=["*"], tags=["*"]), {"id": "no-france", "effect": "deny", "jurisdictions": ["FR"]}),
+    )
+    found = tenant_matrix(world["tenant"], Asked(data_classes=("internal",)))
+    assert found.baseline_version == 1
+    assert {(c.site, c.allowed, c.rule) for c in found.cells} == {
+        ("paris", False, "baseline/no-france"),
+        ("rabat", False, "default_deny"),
+    }
 
 
 def test_a_matrix_that_is_too_large_is_refused(world: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,16 +14,24 @@ import msgspec
 from django.utils import timezone
 
 from kasbah.common import rls
-from kasbah.common.errors import Invalid, NotFound
+from kasbah.common.errors import Invalid, NotFound, Unavailable
 from kasbah.identity.models import DataClass, Project, Tenant
 from kasbah.residency.models import Policy, PolicyState
-from kasbah.residency.services import CompiledPolicy, Decision, PolicyInvalid, Question, SiteFact, candidate, decide
+from kasbah.residency.services import (
+    CompiledPolicy,
+    Decision,
+    PolicyInvalid,
+    Question,
+    SiteFact,
+    candidate,
+    decide,
+    policy_in_force,
+)
 from kasbah.serving.models import DeploymentGrant
 from kasbah.serving.services.offering import Offered, Offering, load_offering
 
 CLASSES: tuple[str, ...] = tuple(DataClass.values)
 MOST_CELLS = 100_000
-UNREADABLE = "This version of Kasbah cannot read the policy, so nothing is allowed; activate one that it can read."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,9 +193,12 @@ def load_tenant(tenant: Tenant, policy: Policy | None = None) -> TenantPolicy:
         if chosen is None:
             return TenantPolicy(tenant, None, None, granted)
         try:
-            ready = candidate(tenant.id, chosen.document, policy_id=str(chosen.id), version=chosen.version)
-        except PolicyInvalid:
-            return TenantPolicy(tenant, chosen, None, granted, UNREADABLE)
+            if policy is None:
+                ready = policy_in_force(tenant.id)
+            else:
+                ready = candidate(tenant.id, policy.document, policy_id=str(policy.id), version=policy.version)
+        except (PolicyInvalid, Unavailable) as error:
+            return TenantPolicy(tenant, chosen, None, granted, error.message)
     return TenantPolicy(tenant, chosen, ready, granted)
 
 
