@@ -11,10 +11,10 @@ from kasbah.common.api import router
 urlpatterns = [
     path("audit-log/", log.SystemHeadView.as_view(), name="system-audit-log"),
     path("audit-log/consistency/", log.SystemConsistencyView.as_view(), name="system-audit-log-consistency"),
-    path("audit-log/<uuid:pk>/", log.SystemInclusionView.as_view(), name="system-audit-log-proof"),
+    path("audit-events/<uuid:pk>/proof/", log.SystemInclusionView.as_view(), name="system-audit-event-proof"),
     path("tenants/<slug:tenant>/audit-log/", log.HeadView.as_view(), name="audit-log"),
     path("tenants/<slug:tenant>/audit-log/consistency/", log.ConsistencyView.as_view(), name="audit-log-consistency"),
-    path("tenants/<slug:tenant>/audit-log/<uuid:pk>/", log.InclusionView.as_view(), name="audit-log-proof"),
+    path("tenants/<slug:tenant>/audit-events/<uuid:pk>/proof/", log.InclusionView.as_view(), name="audit-event-proof"),
     *router(
         [
             ("audit-events", SystemEventViewSet, "system-audit-event"),
