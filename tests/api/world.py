@@ -22,6 +22,7 @@ from kasbah.metering.services import set_limit
 from kasbah.registry.models import Model, ModelVersion, Stage
 from kasbah.residency.models import Site
 from kasbah.residency.services import create_policy, create_site
+from kasbah.residency.services.holds import Reach, place_hold
 from kasbah.serving.models import Deployment, Job, JobState, Worker
 from kasbah.serving.services import create_deployment, create_enrolment_token, grant
 from tests import factories
@@ -95,6 +96,7 @@ def make_estate(platform: Platform) -> Estate:
     policy = factories.active_policy(tenant, POLICY)
     allowed = grant(factories.SYSTEM, tenant, platform.deployment)
     limit = set_limit(factories.SYSTEM, tenant, scope="tenant", subject_id=tenant.id, requests_per_minute=10)
+    hold = place_hold(factories.SYSTEM, tenant, Reach(request_id="req_1"), reason="R", reference="1")
     job = make_job(household, platform)
     with rls.tenant_scope(tenant.id):
         Usage.objects.create(
@@ -115,6 +117,7 @@ def make_estate(platform: Platform) -> Estate:
         "policies": policy.id,
         "grants": allowed.id,
         "limits": limit.id,
+        "legal-holds": hold.id,
         "usage": job.id,
         "jobs": job.id,
         "audit-events": factories.events_of(tenant.id)[0]["id"],

@@ -126,20 +126,20 @@ class LegalHold(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     tenant_id = models.UUIDField()
-    project_id = models.UUIDField(null=True)
+    project_id = models.UUIDField(null=True, blank=True)
     data_class = models.CharField(max_length=20, blank=True, default="")
     request_id = models.CharField(max_length=64, blank=True, default="")
-    since = models.DateTimeField(null=True)
-    until = models.DateTimeField(null=True)  # exclusive
+    since = models.DateTimeField(null=True, blank=True)
+    until = models.DateTimeField(null=True, blank=True)  # exclusive
     reason = models.CharField(max_length=500)
     reference = models.CharField(max_length=200)
-    placed_by = models.UUIDField(null=True)  # null: a key or a command; the event says which
+    placed_by = models.UUIDField(null=True, blank=True)  # null: a key or a command; the event says which
     placed_at = models.DateTimeField(db_default=Now())
-    release_requested_by = models.UUIDField(null=True)
-    release_requested_at = models.DateTimeField(null=True)
+    release_requested_by = models.UUIDField(null=True, blank=True)
+    release_requested_at = models.DateTimeField(null=True, blank=True)
     release_reason = models.CharField(max_length=500, blank=True, default="")
-    released_by = models.UUIDField(null=True)
-    released_at = models.DateTimeField(null=True)
+    released_by = models.UUIDField(null=True, blank=True)
+    released_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         db_table = "audit_legalhold"

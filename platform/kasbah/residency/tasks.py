@@ -25,5 +25,5 @@ def activate_policies() -> None:
 def retain() -> None:
     """Erase content that the policies in force no longer let be kept. Every hour."""
     with exclusive(retention.EXCLUSIVE) as held:
-        if held and (erased := retention.erase_due(system("retention"))):
+        if held and (erased := retention.erase_due(system("retention").ref)):
             logger.info("Retention: %d records erased", erased)
