@@ -13,6 +13,7 @@ import uvloop
 
 from inference_worker import config
 from inference_worker.config import Settings
+from inference_worker.contract import egress
 from inference_worker.enrol import NotEnrolled
 from inference_worker.identity import StateError
 from inference_worker.worker import run
@@ -27,8 +28,9 @@ KASBAH_ENROL_TOKEN, or files named broker_url and enrol_token in the folder KASB
 
 After its first start it waits until a person approves it on the control plane, and then goes on by itself.
 
-The worker connects to the broker, to the store where that is another, and to nothing else. SIGTERM: no new jobs,
-those that run may finish, then the engines stop. Exit status: 0 stopped, 1 failed, 2 wrong usage or not enrolled, 3 revoked by the control plane.
+The worker connects to the broker, to the store where that is another, and to nothing else; what tries to is refused
+and reported. SIGTERM: no new jobs, those that run may finish, then the engines stop. Exit status: 0 stopped,
+1 failed, 2 wrong usage or not enrolled, 3 revoked by the control plane.
 """
 
 
@@ -129,7 +131,10 @@ def main() -> int:
     for name in ("celery", "kombu", "amqp"):
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
-        return uvloop.run(run(settings(arguments)))
+        given = settings(arguments)
+        allowed = [given.broker, given.store, *filter(None, config.secret("EGRESS_ALLOW").split(","))]
+        egress.install(egress.Guard("worker", allowed))
+        return uvloop.run(run(given))
     except (ValueError, NotEnrolled, StateError) as error:
         print(f"inference_worker: {error}", file=sys.stderr)
         return 2

@@ -9,7 +9,8 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from inference_worker.contract import keys
-from inference_worker.contract.messages import Refusal, Report, now, signed
+from inference_worker.contract.egress import installed
+from inference_worker.contract.messages import EGRESS_SHOWN, Egress, Refusal, Report, now, signed
 from inference_worker.contract.signing import Purpose
 from inference_worker.engine.fleet import Fleet
 from inference_worker.identity import Identity
@@ -80,6 +81,7 @@ class Reporter:
 
     def _token(self) -> str:
         self._sequence += 1
+        refused = self._egress()
         report = Report(
             worker=self._identity.worker,
             site=self._identity.site,
@@ -91,8 +93,23 @@ class Reporter:
             engine=self._fleet.version,
             refused=self.refused,
             stale=self.stale,
+            egress_refused=sum(each.count for each in refused),
+            egress=refused[:EGRESS_SHOWN],
         )
         return signed(self._identity.signer, Purpose.REPORT, report)
+
+    def _egress(self) -> list[Egress]:
+        """What guards refused to this process and to its engines, the latest first."""
+        guard = installed()
+        found = {"worker": guard.attempts() if guard else [], "engine": self._fleet.refused()}
+        attempts = [
+            Egress(
+                process=of, destination=each.destination, count=each.count, first=int(each.first), last=int(each.last)
+            )
+            for of, several in found.items()
+            for each in several
+        ]
+        return sorted(attempts, key=lambda each: each.last, reverse=True)
 
     async def _send(self, kind: str, token: str, patience: float) -> None:
         command = ("XADD", keys.REPORTS, "MAXLEN", "~", keys.REPORTS_MAXLEN, "*", kind, token)

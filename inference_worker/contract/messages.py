@@ -16,6 +16,9 @@ from inference_worker.contract.signing import BadToken, Purpose, Signer, Verifie
 Message = TypeVar("Message", bound=msgspec.Struct)
 
 
+EGRESS_SHOWN = 16  # destinations in a report
+
+
 class Ticket(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Permission to run one attempt of one job. Times in whole seconds since the epoch, digests in hex."""
 
@@ -126,6 +129,16 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
     detail: str = ""  # for people: why it failed, how far it is; never content
 
 
+class Egress(msgspec.Struct, frozen=True, kw_only=True):
+    """Connections to one destination that a guard refused since the worker's start. `process`: "worker" | "engine"."""
+
+    process: str
+    destination: str  # host:port, or name:dns for a look-up; at most 80 characters
+    count: int
+    first: int
+    last: int
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Heartbeat of a worker, signed with its identity key; also the value of its liveness key."""
 
@@ -139,6 +152,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     engine: str
     refused: int = 0  # jobs refused since start
     stale: int = 0  # writes that the fence refused since start
+    egress_refused: int = 0  # connections that were not on a list, since start
+    egress: list[Egress] = []  # the latest of them, at most EGRESS_SHOWN
 
 
 class RefusalCode(StrEnum):

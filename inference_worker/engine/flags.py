@@ -143,6 +143,7 @@ def environment(settings: EngineSettings, home: Path, cache: Path, *, gpu: bool)
         "VLLM_CACHE_ROOT": str(cache),
         "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor"),
         "TRITON_CACHE_DIR": str(cache / "triton"),
+        "VLLM_HOST_IP": "127.0.0.1",  # else it asks a public address which way out this machine has
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",

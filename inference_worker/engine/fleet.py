@@ -7,6 +7,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterable
 
+from inference_worker.contract.egress import Attempt
 from inference_worker.contract.messages import Assigned, Served
 from inference_worker.engine.supervisor import Engine, Means
 
@@ -22,6 +23,7 @@ class Fleet:
         self._drain_seconds = drain_seconds
         self._engines: dict[str, Engine] = {}
         self._leaving: dict[asyncio.Task[None], Engine] = {}
+        self._attempts: dict[str, Attempt] = {}
 
     def ready(self) -> dict[str, Engine]:
         """Those that take jobs."""
@@ -35,6 +37,10 @@ class Fleet:
         """For the report."""
         current = [engine.served() for engine in self._engines.values()]
         return current + [e.served() for e in self._leaving.values() if e.assigned.deployment not in self._engines]
+
+    def refused(self) -> list[Attempt]:
+        """Connections that the guards of its engines refused since the worker's start."""
+        return list(self._attempts.values())
 
     @property
     def version(self) -> str:
@@ -50,7 +56,7 @@ class Fleet:
         for deployment, assigned in by_deployment.items():
             if deployment not in self._engines:
                 log.info("deployment %s: model %s", assigned.name, assigned.model_digest[:12])
-                engine = Engine(assigned, self._means, self._on_change)
+                engine = Engine(assigned, self._means, self._on_change, self._attempts)
                 self._engines[deployment] = engine
                 engine.start()
 

@@ -22,10 +22,12 @@ from pathlib import Path
 import msgspec
 
 from inference_worker.contract import manifest
+from inference_worker.contract.egress import Attempt
 from inference_worker.contract.messages import Assigned, Served
-from inference_worker.engine import flags, probe
+from inference_worker.engine import flags, launch, probe
 from inference_worker.engine.client import EngineClient, EngineLost
 from inference_worker.engine.process import EngineProcess, last_words
+from inference_worker.engine.refusals import Refusals
 
 log = logging.getLogger(__name__)
 
@@ -57,9 +59,14 @@ class Means(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Engine:
-    """The engine of one deployment. `on_change` is called when it becomes ready or ceases to be."""
+    """The engine of one deployment. `on_change` is called when it becomes ready or ceases to be.
 
-    def __init__(self, assigned: Assigned, means: Means, on_change: Callable[[], None]) -> None:
+    What its guard refuses is counted in `attempts`.
+    """
+
+    def __init__(
+        self, assigned: Assigned, means: Means, on_change: Callable[[], None], attempts: dict[str, Attempt]
+    ) -> None:
         self.assigned = assigned
         self.running = 0  # jobs
         self.idle = asyncio.Event()
@@ -68,6 +75,7 @@ class Engine:
         self.digest = ""  # of what is loaded; "" while nothing is
         self.version = "vllm"
         self.client: EngineClient | None = None
+        self.refusals = Refusals(attempts)
         self._means = means
         self._on_change = on_change
         self._state, self._detail = "verifying", ""
@@ -177,6 +185,7 @@ class Engine:
                 self.client = None
             if process is not None:
                 await asyncio.shield(process.stop())
+            self.refusals.look()
             shutil.rmtree(home, ignore_errors=True)
 
     async def _verify(self, folder: Path) -> str:
@@ -205,12 +214,14 @@ class Engine:
         means, settings = self._means, self.assigned.engine
         if len(str(home / "s")) > LONGEST_SOCKET:
             raise EngineFailed(f"{home} is too long for a socket's path; give a shorter --run-dir")
-        command = [str(means.python), *flags.arguments(self.assigned, folder, home / "s", gpu=means.gpu)]
+        given = flags.arguments(self.assigned, folder, home / "s", gpu=means.gpu)
+        environment = flags.environment(settings, home / "home", means.cache, gpu=means.gpu)
+        self.refusals.follow(home / "egress")
         for path in (means.cache, means.logs, home / "home"):
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
         return await EngineProcess.start(
-            command,
-            environment=flags.environment(settings, home / "home", means.cache, gpu=means.gpu),
+            [str(means.python), launch.__file__, *given],
+            environment=environment | {launch.JOURNAL: str(home / "egress")},
             cwd=home / "home",
             log=self._log,
             log_bytes=means.log_bytes,
@@ -248,6 +259,7 @@ class Engine:
                 if hung.done():
                     hung.result()
                 self._check_memory(process)
+                self.refusals.look()
         finally:
             hung.cancel()
             ended.cancel()
