@@ -21,8 +21,9 @@ from kasbah.common import rls
 from kasbah.common.errors import Forbidden, Invalid, NotFound
 from kasbah.identity.models import Role
 from kasbah.identity.services import actor_of_user
+from kasbah.residency.recorded import TOO_OLD, UNREADABLE
 from kasbah.residency.services import Question, compile_policy
-from kasbah.residency.services.simulation import TOO_OLD, UNREADABLE, Period, Simulation, simulate_policy
+from kasbah.residency.services.simulation import Period, Simulation, simulate_policy
 from kasbah.residency.simulation import Kind
 from tests import factories
 from tests.factories import SYSTEM, Household

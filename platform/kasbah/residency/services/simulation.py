@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -24,9 +23,9 @@ from kasbah.common.errors import Invalid
 from kasbah.common.requestid import current
 from kasbah.identity.models import Tenant
 from kasbah.identity.services import Actor, Permission, require
-from kasbah.residency.decision import Question, SiteFact
 from kasbah.residency.document import PolicyInvalid, validate
 from kasbah.residency.models import Policy
+from kasbah.residency.recorded import UNREADABLE, past, recorded
 from kasbah.residency.services.candidates import candidate
 from kasbah.residency.simulation import CHANGES, Change, Kind, Past, Tally, Unknown, simulate
 
@@ -37,9 +36,6 @@ API_SECONDS = 60  # a request over the API may take this long; the command has n
 LOOK_AT_CLOCK = 1_000  # requests
 RECORDED = (EventType.INFERENCE_INTENT, EventType.INFERENCE_DENIED)
 DENIED_BY_POLICY = "residency_denied"  # the reason in an event; others (a quota) say nothing about the policy
-
-TOO_OLD = "recorded by a version of Kasbah that did not keep all that was asked"
-UNREADABLE = "the event cannot be read"
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,50 +179,12 @@ def _too_long() -> Invalid:
     )
 
 
-class _Policy(msgspec.Struct):
-    decision: str = ""
-
-
-class _Model(msgspec.Struct):
-    name: str
-
-
-class _Details(msgspec.Struct):
-    """As the gateway writes them (gateway.admission); None: from before it did."""
-
-    class_asked: str | None = None
-    at: int | None = None
-    places: tuple[str, ...] | None = None
-    tags: tuple[str, ...] = ()
-    tags_asked: tuple[str, ...] | None = None  # None: the same
-    looked_for: tuple[str, ...] = ()
-    classified: str = ""  # kinds and counts, as classification.summary writes them
-    purpose: str = ""
-    project: str = ""
-    sites: tuple[str, ...] = ()
-
-
-class _Recorded(msgspec.Struct):
-    """What is read of an event."""
-
-    time: str
-    type: str
-    model: _Model
-    policy: _Policy
-    details: _Details
-    reason: str = ""
-    request_id: str = ""
-
-
-_decoder = msgspec.json.Decoder(_Recorded)
-
-
 def _requests(tenant_id: UUID, period: Period, events: Iterable[bytes]) -> Iterator[Past | Unknown]:
     """Those of the events in the period that tell of a request which the policy of then decided about."""
     since, until = rfc3339(period.since), rfc3339(period.until)
     for data in events:
         try:
-            event = _decoder.decode(data)
+            event = recorded(data)
         except msgspec.DecodeError:
             yield Unknown(request_id="", reason=UNREADABLE)
             continue
@@ -234,53 +192,6 @@ def _requests(tenant_id: UUID, period: Period, events: Iterable[bytes]) -> Itera
             continue
         if event.type == EventType.INFERENCE_INTENT or event.reason == DENIED_BY_POLICY:
             yield past(tenant_id, event)
-
-
-def past(tenant_id: UUID, event: _Recorded) -> Past | Unknown:
-    """The request that an event tells of."""
-    details = event.details
-    if details.class_asked is None or details.at is None or details.places is None:
-        return Unknown(request_id=event.request_id, reason=TOO_OLD)
-    try:
-        question = Question(
-            tenant=tenant_id,
-            data_class=details.class_asked,
-            model=event.model.name,
-            sites=tuple(map(_place, details.places)),
-            tags=details.tags if details.tags_asked is None else details.tags_asked,
-            purpose=details.purpose,
-            project=details.project,
-            at=details.at,
-        )
-        sites = tuple(map(_uuid, details.sites)) if event.policy.decision == "allow" else ()
-    except ValueError:
-        return Unknown(request_id=event.request_id, reason=UNREADABLE)
-    return Past(
-        request_id=event.request_id,
-        time=event.time,
-        question=question,
-        sites=sites,
-        looked_for=details.looked_for,
-        found=_kinds(details.classified),
-    )
-
-
-@lru_cache(maxsize=1_024)
-def _place(text: str) -> SiteFact:
-    """From `<id> <slug> <jurisdiction>`. Raises ValueError."""
-    ident, slug, jurisdiction = text.split(" ")
-    return SiteFact(UUID(ident), slug, jurisdiction)
-
-
-@lru_cache(maxsize=1_024)
-def _kinds(text: str) -> tuple[str, ...]:
-    """From `email 2, iban 1`."""
-    return tuple(part.split(" ")[0] for part in text.split(", ") if part)
-
-
-@lru_cache(maxsize=1_024)
-def _uuid(text: str) -> UUID:
-    return UUID(text)
 
 
 def _event(actor: Actor, tenant_id: UUID, result: Simulation, digest: str) -> Event:
