@@ -55,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
     add("--state-dir", required=True, type=Path, metavar="DIR", help="private folder: own key, identity, engine logs")
     add("--models", required=True, type=Path, metavar="DIR", help="folder of model folders, each named by its digest")
     add("--engine-python", required=True, type=Path, metavar="PATH", help="interpreter that has vLLM installed")
+    add("--rotate-key", action="store_true", help="replace the worker's own key by a new one, once, after this start")
     add("--name", default=socket.gethostname(), help="how people call this worker (default: the host's name)")
     add(
         "--run-dir",
@@ -91,6 +92,7 @@ def settings(arguments: argparse.Namespace) -> Settings:
         broker=broker,
         store=store,
         token=arguments.enrol or config.secret("ENROL_TOKEN"),
+        rotate_key=arguments.rotate_key,
         state_dir=arguments.state_dir.absolute(),
         models=arguments.models.absolute(),
         engine_python=arguments.engine_python.absolute(),

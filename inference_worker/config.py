@@ -19,6 +19,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     engine_python: Path
     name: str
     token: str = ""
+    rotate_key: bool = False
     run_dir: Path | None = None
     log_level: str = "info"
     carrier: str = ""  # "batched" or "stock"; empty: stock for RabbitMQ, batched else

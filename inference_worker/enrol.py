@@ -42,7 +42,7 @@ async def enrol(redis: Redis, state: State, *, token: str, site: str, name: str,
         text = f"the enrolment token is not one: it starts with {enrolment.PREFIX} and has 68 characters; copy it whole"
         raise NotEnrolled(text) from error
     public = state.signer().public.public_bytes_raw()
-    about = (name, site, b64(public))
+    about = (name, site, b64(public), b64(state.box_key().public_key().public_bytes_raw()))
     answer = await _ask(redis, parts, about, patience)
     if answer.pending:
         log.warning(
@@ -55,7 +55,7 @@ async def enrol(redis: Redis, state: State, *, token: str, site: str, name: str,
 
 
 async def _approval(
-    redis: Redis, parts: enrolment.EnrolmentSecret, about: tuple[str, str, str], patience: float
+    redis: Redis, parts: enrolment.EnrolmentSecret, about: tuple[str, str, str, str], patience: float
 ) -> enrolment.Answer:
     """Ask again and again until a person has decided. Raises NotEnrolled when it was rejected."""
     while True:
@@ -70,12 +70,12 @@ async def _approval(
 
 
 async def _ask(
-    redis: Redis, parts: enrolment.EnrolmentSecret, about: tuple[str, str, str], patience: float
+    redis: Redis, parts: enrolment.EnrolmentSecret, about: tuple[str, str, str, str], patience: float
 ) -> enrolment.Answer:
-    """One question under a nonce of its own; `about` is name, site and public key. Raises NotEnrolled."""
-    name, site, key = about
+    """One question under a nonce of its own; `about` is name, site and public keys. Raises NotEnrolled."""
+    name, site, key, box = about
     nonce = secrets.token_urlsafe(16)
-    request = enrolment.Request(name=name, site=site, public_key=key, nonce=nonce)
+    request = enrolment.Request(name=name, site=site, public_key=key, box_key=box, nonce=nonce)
     answer = await _exchange(redis, parts, nonce, enrolment.seal_request(parts, request), patience)
     if answer.error:
         raise NotEnrolled(f"the control plane refused: {answer.error}")

@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from inference_worker.contract import enrolment, sealing
 from inference_worker.contract.signing import Signer, Verifier, unb64
 
-KEY, IDENTITY, ASSIGNMENT, LOCK = "identity.key", "identity.json", "assignment.json", "lock"
+KEY, NEXT_KEY, IDENTITY = "identity.key", "identity.key.next", "identity.json"
+ASSIGNMENT, LOCK = "assignment.json", "lock"
 
 
 class StateError(RuntimeError):
@@ -29,7 +30,6 @@ class _Kept(msgspec.Struct, frozen=True):
     site: str
     site_slug: str
     control_keys: list[str]
-    site_private_key: str
 
 
 class SeenAssignment(msgspec.Struct, frozen=True):
@@ -39,15 +39,16 @@ class SeenAssignment(msgspec.Struct, frozen=True):
     issued: int = 0
 
 
-class Identity(msgspec.Struct, frozen=True):
-    """An enrolled worker."""
+class Identity(msgspec.Struct):
+    """An enrolled worker. Its keys are replaced while it runs (keychange.py); those of the site are never on disk."""
 
     worker: str
     site: str
     signer: Signer
+    box_key: X25519PrivateKey  # opens what the control plane seals for this worker
     control: Verifier
-    site_key: X25519PrivateKey
     salt_key: bytes  # of the cache salts
+    site_keys: dict[str, X25519PrivateKey] = {}  # by id: open payloads of the site
 
 
 class State:
@@ -90,6 +91,22 @@ class State:
         except ValueError as error:
             raise StateError(f"{path} is damaged; remove {self._folder} and enrol again") from error
 
+    def next_signer(self) -> Signer:
+        """The key that is to replace the worker's own, made at the first use and kept until it is adopted."""
+        path = self._folder / NEXT_KEY
+        if not path.exists():
+            self._write(NEXT_KEY, Ed25519PrivateKey.generate().private_bytes_raw())
+        return Signer.from_raw(path.read_bytes())
+
+    def adopt_next(self) -> None:
+        """The key that was prepared is the worker's own from now on; the one before is gone."""
+        (self._folder / NEXT_KEY).replace(self._folder / KEY)
+
+    def box_key(self, name: str = KEY) -> X25519PrivateKey:
+        """What opens boxes for this worker, derived from its own key: it is replaced with that."""
+        raw = (self._folder / name).read_bytes()
+        return X25519PrivateKey.from_private_bytes(sealing.derive(raw, "kasbah-worker-box-v1"))
+
     def load(self, site: str) -> Identity | None:
         """The identity, None before enrolment. Raises StateError when it is damaged or for another site than `site`."""
         path = self._folder / IDENTITY
@@ -98,7 +115,6 @@ class State:
         try:
             kept = msgspec.json.decode(path.read_bytes(), type=_Kept)
             control = Verifier.from_raw(*(unb64(key) for key in kept.control_keys))
-            site_key = X25519PrivateKey.from_private_bytes(unb64(kept.site_private_key))
         except ValueError as error:  # msgspec's and BadToken too
             raise StateError(f"{path} is damaged; remove {self._folder} and enrol again") from error
         if kept.site_slug != site:
@@ -107,12 +123,18 @@ class State:
             )
         signer = self.signer()
         salt_key = sealing.derive((self._folder / KEY).read_bytes(), "kasbah-cache-salt-v1")
-        return Identity(kept.worker, kept.site, signer, control, site_key, salt_key)
+        return Identity(kept.worker, kept.site, signer, self.box_key(), control, salt_key)
 
     def keep(self, answer: enrolment.Answer, site_slug: str) -> None:
         """Write down what the enrolment gave."""
-        kept = _Kept(answer.worker, answer.site, site_slug, answer.control_keys, answer.site_private_key)
+        kept = _Kept(answer.worker, answer.site, site_slug, answer.control_keys)
         self._write(IDENTITY, msgspec.json.encode(kept))
+
+    def keep_control_keys(self, keys: list[str]) -> None:
+        """Believe these, raw in base64url, from now on."""
+        kept = msgspec.json.decode((self._folder / IDENTITY).read_bytes(), type=_Kept)
+        if kept.control_keys != keys:
+            self._write(IDENTITY, msgspec.json.encode(msgspec.structs.replace(kept, control_keys=keys)))
 
     def seen_assignment(self) -> SeenAssignment:
         """The newest assignment that was followed."""

@@ -95,6 +95,8 @@ class Reporter:
             stale=self.stale,
             egress_refused=sum(each.count for each in refused),
             egress=refused[:EGRESS_SHOWN],
+            trusts=self._identity.control.key_ids,
+            opens=sorted(self._identity.site_keys),
         )
         return signed(self._identity.signer, Purpose.REPORT, report)
 

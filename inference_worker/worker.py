@@ -17,6 +17,7 @@ from inference_worker.engine.fleet import Fleet
 from inference_worker.engine.supervisor import Means
 from inference_worker.enrol import NotEnrolled, enrol
 from inference_worker.identity import Identity, State
+from inference_worker.keyring import KeyRing
 from inference_worker.reports import Reporter
 from inference_worker.store import Store
 from inference_worker.stream import job
@@ -72,9 +73,8 @@ class Worker:
         self._leases = Leases(self._store, identity.worker)
         self._reporter = Reporter(self._store, identity, self._fleet, machine)
         self._assignments = Assignments(self._store, identity, state, self._follow)
-        site = Site(
-            self._store, identity.signer, identity.worker, identity.site, identity.salt_key, self._reporter.count_stale
-        )
+        self._keys = KeyRing(self._store, identity, state, rotate=settings.rotate_key)
+        site = Site(self._store, identity, self._reporter.count_stale)
         gate = Gate(identity, self._loaded)
         intake = Intake(gate, self._fleet, self._leases, site, self._reporter.refuse)
         self._carrier = Carrier(settings.broker, intake.take, asyncio.get_running_loop(), settings.carrier)
@@ -93,6 +93,7 @@ class Worker:
             asyncio.create_task(self._assignments.run(), name="assignments"),
             asyncio.create_task(self._reporter.run(), name="reports"),
             asyncio.create_task(self._leases.run(), name="leases"),
+            asyncio.create_task(self._keys.run(), name="keys"),
         ]
         for task in tasks:
             task.add_done_callback(self._on_end)
@@ -140,6 +141,7 @@ class Worker:
         log.info(
             "assignment %d: %s, %d deployments", assignment.revision, assignment.state, len(assignment.deployments)
         )
+        self._keys.follow(assignment)
         self._reporter.state = assignment.state
         if assignment.state == "revoked":
             log.error("this worker was revoked by the control plane; enrol it anew with an empty --state-dir")

@@ -73,7 +73,6 @@ os.environ.update(
     KASBAH_SECRET_KEY=random_secrets.token_urlsafe(64),
     KASBAH_KEK=_key(),
     KASBAH_API_KEY_PEPPER=f"p1:{_key()}",
-    KASBAH_TICKET_KEY=_key(),
     KASBAH_AUDIT_KEY=_key(),
     KASBAH_INSTALLATION="test",
     KASBAH_ALLOWED_HOSTS="testserver,127.0.0.1,localhost",

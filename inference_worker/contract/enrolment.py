@@ -25,11 +25,12 @@ class EnrolmentSecret(msgspec.Struct, frozen=True):
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker asks: its name, its raw Ed25519 public key (base64url) and the site it believes to be at."""
+    """What a worker asks: its name, its raw public keys (base64url) and the site it believes to be at."""
 
     name: str
     site: str  # slug, as given on the command line
-    public_key: str
+    public_key: str  # Ed25519: its identity
+    box_key: str  # X25519: what the control plane seals for it
     nonce: str
 
 
@@ -45,7 +46,6 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     worker: str = ""
     site: str = ""  # the site's id
     control_keys: list[str] = []  # Ed25519 public keys that sign tickets and assignments
-    site_private_key: str = ""  # X25519: opens payloads sealed for the site
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True):

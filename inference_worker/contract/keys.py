@@ -15,6 +15,7 @@ QUORUM = {"x-queue-type": "quorum"}  # arguments of a queue in RabbitMQ; who dec
 REPORT = "report"  # token of a Report (Purpose.REPORT)
 REFUSAL = "refusal"  # token of a Refusal (Purpose.REPORT)
 ENROL = "enrol"  # enrolment.seal_request
+KEY_CHANGE = "key_change"  # two tokens of one KeyChange (Purpose.IDENTITY): by the old key, a space, by the new one
 
 
 def job(job_id: str) -> str:

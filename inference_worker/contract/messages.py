@@ -105,6 +105,13 @@ class Assigned(msgspec.Struct, frozen=True, kw_only=True):
     engine: EngineSettings
 
 
+class SealedKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A private key of the site, sealed for one worker (sealing.seal_site_key)."""
+
+    key_id: str
+    box: str  # base64url
+
+
 class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     """Desired state of one worker, signed by the control plane. `state`: see below.
 
@@ -116,6 +123,10 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     deployments: list[Assigned]
     issued: int
+    control_keys: list[str] = []  # Ed25519, raw, base64url: whose tickets and assignments to believe; []: as before
+    site_keys: list[SealedKey] = []  # all that open payloads of the site
+    identity: str = ""  # id of the identity key under which the control plane knows the worker
+    rotate: str = ""  # id of the identity key that must be replaced
 
 
 class Served(msgspec.Struct, frozen=True, kw_only=True):
@@ -154,6 +165,19 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     stale: int = 0  # writes that the fence refused since start
     egress_refused: int = 0  # connections that were not on a list, since start
     egress: list[Egress] = []  # the latest of them, at most EGRESS_SHOWN
+    trusts: list[str] = []  # ids of the control plane's keys that it believes
+    opens: list[str] = []  # ids of the site's keys that it has
+
+
+class KeyChange(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker's new identity: signed by the old key and by the new one (Purpose.IDENTITY). Keys raw, base64url."""
+
+    worker: str
+    site: str
+    old_key: str  # id
+    new_key: str  # Ed25519
+    box_key: str  # X25519
+    time: int
 
 
 class RefusalCode(StrEnum):

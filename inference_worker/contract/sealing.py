@@ -1,9 +1,10 @@
 """Sealing: what passes a broker is ciphertext to the broker, its disk and its backups.
 
 A payload is encrypted once with AES-256-GCM under a random content key, which is wrapped for each compliant
-site with HPKE (RFC 9180: X25519, HKDF-SHA256, AES-256-GCM). Frames of an answer are sealed with AES-256-GCM under
-a key derived (HKDF, RFC 5869) from the job's reply secret and the attempt, bound to their sequence number,
-so frames cannot be reordered, replayed or moved to another attempt.
+site with HPKE (RFC 9180: X25519, HKDF-SHA256, AES-256-GCM); the wrap says which of the site's keys opens it. A site's
+private keys reach its workers sealed in the same way, each for the worker's own key. Frames of an answer are sealed
+with AES-256-GCM under a key derived (HKDF, RFC 5869) from the job's reply secret and the attempt, bound to their
+sequence number, so frames cannot be reordered, replayed or moved to another attempt.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from inference_worker.contract.signing import key_id
+
 SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 NONCE = 12
 
@@ -28,11 +31,11 @@ class CannotOpen(ValueError):
 
 
 class Sealed(msgspec.Struct, frozen=True, array_like=True):
-    """A sealed payload: `wraps` maps a site's id to the content key wrapped for that site's X25519 key."""
+    """A sealed payload: `wraps` maps a site's id to its key's id and the content key wrapped for that key."""
 
     nonce: bytes
     ciphertext: bytes
-    wraps: dict[str, bytes]
+    wraps: dict[str, tuple[str, bytes]]
 
 
 def derive(secret: bytes, info: str) -> bytes:
@@ -43,21 +46,47 @@ def derive(secret: bytes, info: str) -> bytes:
 def seal_payload(plaintext: bytes, *, job: str, sites: Mapping[str, X25519PublicKey]) -> bytes:
     """Seal `plaintext` for each of `sites`; `job` is bound as associated data. Returns msgpack of Sealed."""
     key, nonce, context = os.urandom(32), os.urandom(NONCE), f"kasbah-payload-v1:{job}".encode()
-    wraps = {site: SUITE.encrypt(key, public, info=context) for site, public in sites.items()}
+    wraps = {
+        site: (key_id(public.public_bytes_raw()), SUITE.encrypt(key, public, info=context))
+        for site, public in sites.items()
+    }
     return msgspec.msgpack.encode(Sealed(nonce, AESGCM(key).encrypt(nonce, plaintext, context), wraps))
 
 
-def open_payload(sealed: bytes, *, job: str, site: str, private: X25519PrivateKey) -> bytes:
-    """Open what was sealed for `site`. Raises CannotOpen."""
+def open_payload(sealed: bytes, *, job: str, site: str, private: Mapping[str, X25519PrivateKey]) -> bytes:
+    """Open what was sealed for `site`; `private` are the site's keys by id. Raises CannotOpen."""
     context = f"kasbah-payload-v1:{job}".encode()
     try:
         box = msgspec.msgpack.decode(sealed, type=Sealed)
-        key = SUITE.decrypt(box.wraps[site], private, info=context)
+        name, wrapped = box.wraps[site]
+        key = SUITE.decrypt(wrapped, private[name], info=context)
         return AESGCM(key).decrypt(box.nonce, box.ciphertext, context)
     except KeyError as error:
-        raise CannotOpen(f"the payload is not sealed for site {site}") from error
+        raise CannotOpen(f"the payload is not sealed for site {site}, or for a key that is not here") from error
     except (InvalidTag, ValueError) as error:  # msgspec's errors are ValueErrors
         raise CannotOpen("the payload was altered or is for another job or key") from error
+
+
+def seal_site_key(private: X25519PrivateKey, *, worker: str, site: str, box_key: X25519PublicKey) -> tuple[str, bytes]:
+    """A site's private key, for one worker of it alone: the key's id and the sealed bytes."""
+    name = key_id(private.public_key().public_bytes_raw())
+    return name, SUITE.encrypt(private.private_bytes_raw(), box_key, info=_site_key(worker, site, name))
+
+
+def open_site_key(sealed: bytes, *, worker: str, site: str, name: str, box_key: X25519PrivateKey) -> X25519PrivateKey:
+    """The reverse of `seal_site_key`. Raises CannotOpen."""
+    try:
+        raw = SUITE.decrypt(sealed, box_key, info=_site_key(worker, site, name))
+        private = X25519PrivateKey.from_private_bytes(raw)
+    except (InvalidTag, ValueError) as error:
+        raise CannotOpen(f"the site's key {name} is sealed for another worker, or was altered") from error
+    if key_id(private.public_key().public_bytes_raw()) != name:
+        raise CannotOpen(f"what is sealed as the site's key {name} is another key")
+    return private
+
+
+def _site_key(worker: str, site: str, name: str) -> bytes:
+    return f"kasbah-site-key-v1:{site}:{worker}:{name}".encode()
 
 
 def seal_box(key: bytes, plaintext: bytes, context: str) -> bytes:

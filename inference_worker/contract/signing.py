@@ -26,6 +26,7 @@ class Purpose(StrEnum):
     RECEIPT = "kasbah-receipt-v1"
     REPORT = "kasbah-report-v1"
     ASSIGNMENT = "kasbah-assignment-v1"
+    IDENTITY = "kasbah-identity-v1"
     AUDIT = "kasbah-audit-receipt-v1"
 
 
@@ -52,9 +53,9 @@ def unb64(text: str) -> bytes:
     return raw
 
 
-def key_id(public: Ed25519PublicKey) -> str:
-    """First 16 hex digits of the SHA-256 of the raw public key."""
-    return hashlib.sha256(public.public_bytes_raw()).hexdigest()[:16]
+def key_id(public: bytes) -> str:
+    """First 16 hex digits of the SHA-256 of a raw public key."""
+    return hashlib.sha256(public).hexdigest()[:16]
 
 
 def fingerprint(raw: bytes) -> str:
@@ -69,7 +70,7 @@ class Signer:
     def __init__(self, private: Ed25519PrivateKey) -> None:
         self._private = private
         self.public = private.public_key()
-        self.key_id = key_id(self.public)
+        self.key_id = key_id(self.public.public_bytes_raw())
 
     @classmethod
     def from_raw(cls, raw: bytes) -> Signer:
@@ -91,12 +92,17 @@ class Verifier:
     """Checks tokens against a set of trusted public keys."""
 
     def __init__(self, keys: list[Ed25519PublicKey]) -> None:
-        self._keys = {key_id(key): key for key in keys}
+        self._keys = {key_id(key.public_bytes_raw()): key for key in keys}
 
     @classmethod
     def from_raw(cls, *raw: bytes) -> Verifier:
         """From the 32 raw bytes of each public key."""
         return cls([Ed25519PublicKey.from_public_bytes(key) for key in raw])
+
+    @property
+    def key_ids(self) -> list[str]:
+        """Ids of the trusted keys, sorted."""
+        return sorted(self._keys)
 
     def verify(self, purpose: Purpose, token: str) -> dict[str, Any]:
         """The payload of a token whose signature holds. Raises BadToken."""

@@ -23,8 +23,9 @@ from redis.exceptions import RedisError
 from inference_worker.contract import frames, keys, scripts, sealing
 from inference_worker.contract.frames import Body, Data, Done, Failed, Frame, Role
 from inference_worker.contract.messages import JobMessage, Payload, Receipt, Ticket, Usage, sha256_hex, signed
-from inference_worker.contract.signing import Purpose, Signer
+from inference_worker.contract.signing import Purpose
 from inference_worker.engine.client import EngineClient, EngineLost, Exchange
+from inference_worker.identity import Identity
 from inference_worker.store import Command, Script, Store, StoreAway
 from inference_worker.stream import chunks, failures, request
 from inference_worker.stream.failures import Failure
@@ -61,10 +62,7 @@ class Site(msgspec.Struct, frozen=True):
     """What all jobs of a worker share; `count_stale` is told of each write that the fence refused."""
 
     store: Store
-    signer: Signer
-    worker: str
-    site: str
-    salt_key: bytes
+    identity: Identity
     count_stale: Callable[[], None]
 
 
@@ -117,7 +115,7 @@ class Job:
     async def claim(self) -> bool:
         """Whether this worker may run it. A job that was cancelled while it waited may too, to say so."""
         asked = time.monotonic()
-        command = CLAIM.command([self.key], [self.attempt, self._site.worker, LEASE_MS, self._claim])
+        command = CLAIM.command([self.key], [self.attempt, self._site.identity.worker, LEASE_MS, self._claim])
         answer = await self._site.store.call(lambda: command, patience=LEASE / 2)
         self.renewed = asked
         if answer == scripts.CANCELLED:
@@ -141,7 +139,7 @@ class Job:
         """Ask the engine; answers the last frame, or None when nothing may be written any more."""
         asked: request.EngineRequest | None = None
         try:
-            salt = request.cache_salt(self._site.salt_key, self._ticket.tenant)
+            salt = request.cache_salt(self._site.identity.salt_key, self._ticket.tenant)
             asked = request.prepare(self._payload, model=self._target.model, salt=salt)
             self._counter = chunks.Counter(asked.n, asked.prompts)
             return await self._ask(asked)
@@ -220,7 +218,16 @@ class Job:
             last = "1" if self.ending else "0"
             return APPEND.command(
                 [self.key, keys.frames(self.id, self.attempt), keys.replies(self._reply_to)],
-                [self.id, self.attempt, self._site.worker, self._sequence, sealed, last, keys.FRAMES_TTL, LEASE_MS],
+                [
+                    self.id,
+                    self.attempt,
+                    self._site.identity.worker,
+                    self._sequence,
+                    sealed,
+                    last,
+                    keys.FRAMES_TTL,
+                    LEASE_MS,
+                ],
             )
 
         return build
@@ -274,8 +281,8 @@ class Job:
             tenant=ticket.tenant,
             ticket_sha256=self._ticket_sha256,
             policy=ticket.policy,
-            site=self._site.site,
-            worker=self._site.worker,
+            site=self._site.identity.site,
+            worker=self._site.identity.worker,
             engine=self._target.engine,
             model_digest=self._target.model_digest,
             prompt_tokens=usage.prompt_tokens,
@@ -285,7 +292,7 @@ class Job:
             started=self._started,
             finished=_now(),
         )
-        return signed(self._site.signer, Purpose.RECEIPT, receipt)
+        return signed(self._site.identity.signer, Purpose.RECEIPT, receipt)
 
 
 def _now() -> str:

@@ -72,7 +72,7 @@ class Gate:
         self._seen.add(ticket.job, ticket.attempt, ticket.expires, now())
         try:
             opened = sealing.open_payload(
-                sealed, job=ticket.job, site=self._identity.site, private=self._identity.site_key
+                sealed, job=ticket.job, site=self._identity.site, private=self._identity.site_keys
             )
             return Admitted(ticket, message, msgspec.msgpack.decode(opened, type=Payload))
         except (sealing.CannotOpen, msgspec.DecodeError) as error:

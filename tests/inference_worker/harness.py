@@ -22,7 +22,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,7 +30,7 @@ from typing import Any, TypeVar
 import msgspec
 import redis
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
 from inference_worker.contract import enrolment, frames, keys, manifest, scripts, sealing
 from inference_worker.contract.messages import (
@@ -41,6 +41,7 @@ from inference_worker.contract.messages import (
     Payload,
     Refusal,
     Report,
+    SealedKey,
     Ticket,
     checked,
     now,
@@ -246,6 +247,7 @@ class ControlPlane:
         self.site = site or str(uuid.uuid4())
         self.site_key = X25519PrivateKey.generate()
         self.workers: dict[str, Verifier] = {}
+        self.boxes: dict[str, X25519PublicKey] = {}
         self.owner = uuid.uuid4().hex
         self._grants: dict[str, Grant] = {}
         self._revision = 0
@@ -294,12 +296,12 @@ class ControlPlane:
             grant.error = "the token was used before; make another"
             worker = str(uuid.uuid4())
             self.workers[worker] = Verifier.from_raw(unb64(request.public_key))
+            self.boxes[worker] = X25519PublicKey.from_public_bytes(unb64(request.box_key))
             answer = enrolment.Answer(
                 nonce=request.nonce,
                 worker=worker,
                 site=self.site,
                 control_keys=[b64(self.signer.public.public_bytes_raw())],
-                site_private_key=b64(self.site_key.private_bytes_raw()),
             )
         self.store.set(keys.enrolment_answer(request.nonce), enrolment.seal_answer(grant.secret, answer), ex=60)
 
@@ -314,13 +316,28 @@ class ControlPlane:
             engine=EngineSettings(**engine),
         )  # fmt: skip
 
-    def assign(self, worker: str, *deployments: Assigned, state: str = "active", revision: int | None = None) -> None:
-        """Sign and publish what a worker must do."""
+    def assign(
+        self,
+        worker: str,
+        *deployments: Assigned,
+        state: str = "active",
+        revision: int | None = None,
+        site_keys: Sequence[X25519PrivateKey] | None = None,
+        **fields: Any,
+    ) -> None:
+        """Sign and publish what a worker must do; `site_keys` are those that it gets, by default the site's one."""
         self._revision = self._revision + 1 if revision is None else revision
+        given = [self.site_key] if site_keys is None else site_keys
         assignment = Assignment(
-            worker=worker, revision=self._revision, state=state, deployments=list(deployments), issued=now()
-        )
+            worker=worker, revision=self._revision, state=state, deployments=list(deployments), issued=now(),
+            site_keys=[self.sealed_key(worker, key) for key in given if worker in self.boxes], **fields,
+        )  # fmt: skip
         self.store.set(keys.assignment(worker), signed(self.signer, Purpose.ASSIGNMENT, assignment))
+
+    def sealed_key(self, worker: str, key: X25519PrivateKey) -> SealedKey:
+        """A key of the site for one worker."""
+        name, box = sealing.seal_site_key(key, worker=worker, site=self.site, box_key=self.boxes[worker])
+        return SealedKey(key_id=name, box=b64(box))
 
     # Jobs
 

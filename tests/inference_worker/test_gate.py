@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from inference_worker.contract import keys
 from inference_worker.contract.frames import Done
 from inference_worker.contract.messages import JobMessage, Refusal, RefusalCode, Ticket, now, signed
-from inference_worker.contract.signing import Purpose, Signer, Verifier, b64, unb64
+from inference_worker.contract.signing import Purpose, Signer, Verifier, b64, key_id, unb64
 from inference_worker.identity import Identity
 from inference_worker.tasks.gate import Gate, NotReady, Refused
 from inference_worker.tasks.seen import Seen
@@ -219,7 +219,10 @@ def test_the_guards_are_what_refuses(serving: Serving) -> None:
     attacker = Signer(Ed25519PrivateKey.generate())
 
     def identity(trusted: Signer) -> Identity:
-        return Identity("w", control.site, control.signer, Verifier([trusted.public]), control.site_key, b"")
+        keys_of_site = {key_id(control.site_key.public_key().public_bytes_raw()): control.site_key}
+        return Identity(
+            "w", control.site, control.signer, control.site_key, Verifier([trusted.public]), b"", keys_of_site
+        )
 
     sent = control.prepare(deployment, chat("x"))
     ticket = msgspec.json.decode(unb64(sent.ticket.split(".")[1]), type=Ticket)

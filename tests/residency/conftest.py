@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from .signed import TICKET, Worker
+from .signed import CONTROL, TICKET, Worker
 
 
 @pytest.fixture
@@ -22,6 +22,6 @@ def issue() -> Callable[..., str]:
     from kasbah.residency.services import tickets
 
     def run(**changed: Any) -> str:
-        return tickets.issue(**{**TICKET, **changed})
+        return tickets.issue(CONTROL, **{**TICKET, **changed})
 
     return run

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from inference_worker.contract.messages import Receipt, sha256_hex
 from inference_worker.contract.signing import Purpose, Signer, unb64
 
+CONTROL = Signer(Ed25519PrivateKey.generate())  # the control plane's
 SITE = UUID("0190a5d0-0000-7000-8000-000000000001")
 OTHER_SITE = UUID("0190a5d0-0000-7000-8000-000000000002")
 TICKET: dict[str, Any] = {

@@ -6,7 +6,7 @@ import threading
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 from django.db import IntegrityError, connection, transaction
 
 from inference_worker.contract import sealing
@@ -43,15 +43,15 @@ def states(tenant: Tenant) -> dict[int, str]:
 
 def test_a_site_has_a_key_pair_and_its_secrets_lie_sealed() -> None:
     made = Site.objects.get(pk=site().pk)
-    keys = services.site_keys(made)
+    [(name, private)] = services.site_keys.private_keys(made).items()
+    row = made.keys.get()
     assert services.broker_url(made) == URL
     assert b"pass-word" not in bytes(made.broker_url_sealed)
-    assert keys.private not in bytes(made.sealing_private_key_sealed)
-    assert str(keys.private) not in repr(keys)
-    public = X25519PublicKey.from_public_bytes(keys.public)
+    assert (row.key_id, row.state, bytes(row.public_key)) == (name, "current", bytes(made.sealing_public_key))
+    assert private.private_bytes_raw() not in bytes(row.private_key_sealed)
+    public = X25519PublicKey.from_public_bytes(bytes(made.sealing_public_key))
     box = sealing.seal_payload(b"prompt", job="j", sites={str(made.id): public})
-    private = X25519PrivateKey.from_private_bytes(keys.private)
-    assert sealing.open_payload(box, job="j", site=str(made.id), private=private) == b"prompt"
+    assert sealing.open_payload(box, job="j", site=str(made.id), private={name: private}) == b"prompt"
 
 
 def test_sealed_columns_open_in_their_own_place_only() -> None:
@@ -59,7 +59,7 @@ def test_sealed_columns_open_in_their_own_place_only() -> None:
     rabat.broker_url_sealed = paris.broker_url_sealed
     with pytest.raises(CannotOpen):
         services.broker_url(rabat)
-    paris.broker_url_sealed = paris.sealing_private_key_sealed
+    paris.broker_url_sealed = paris.keys.get().private_key_sealed
     with pytest.raises(CannotOpen):
         services.broker_url(paris)
 

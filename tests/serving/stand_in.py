@@ -27,7 +27,7 @@ from inference_worker.contract.messages import (
     sha256_hex,
     signed,
 )
-from inference_worker.contract.signing import Purpose, Signer, unb64
+from inference_worker.contract.signing import Purpose, Signer, key_id, unb64
 
 LEASE_MS = 10_000
 
@@ -120,7 +120,8 @@ class StandIn:
         """Open the payload."""
         sealed = unb64(message.payload)
         private = X25519PrivateKey.from_private_bytes(self.site_private)
-        plain = sealing.open_payload(sealed, job=message.job, site=self.site, private=private)
+        keys_of_site = {key_id(private.public_key().public_bytes_raw()): private}
+        plain = sealing.open_payload(sealed, job=message.job, site=self.site, private=keys_of_site)
         payload = msgspec.msgpack.decode(plain, type=Payload)
         ticket = json.loads(unb64(message.ticket.split(".")[1]))
         cipher = sealing.FrameCipher(payload.reply_secret, message.job, message.attempt)

@@ -11,17 +11,18 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from django.db import connections
 from django.utils import timezone
 
-from inference_worker.contract import enrolment, keys, messages, scripts
+from inference_worker.contract import enrolment, keys, messages, scripts, sealing
 from inference_worker.contract.enrolment import Answer, Request
 from inference_worker.contract.messages import Assignment, RefusalCode, checked
-from inference_worker.contract.signing import Purpose, Signer, Verifier, b64
+from inference_worker.contract.signing import Purpose, Signer, b64, unb64
 from kasbah.common import rls
 from kasbah.common.exclusive import exclusive
 from kasbah.metering.models import Usage
-from kasbah.residency.services import site_keys, tickets
+from kasbah.residency.services import control_keys
 from kasbah.serving import tasks
 from kasbah.serving.housekeeping.sweep import sweep
 from kasbah.serving.models import EnrolmentToken, Job, Worker, WorkerState
@@ -67,12 +68,14 @@ class Applicant:
         import redis
 
         self.signer = Signer.from_raw(os.urandom(32))
+        self.box_key = X25519PrivateKey.generate()
         self.parts = enrolment.parse_token(token)
         self.store: Any = redis.Redis.from_url(world.stores[site].url)
         self.request = Request(
             name=name,
             site=claims or world.sites[site].slug,
             public_key=b64(self.signer.public.public_bytes_raw()),
+            box_key=b64(self.box_key.public_key().public_bytes_raw()),
             nonce=os.urandom(8).hex(),
         )
 
@@ -91,8 +94,7 @@ def test_a_token_makes_one_worker(world: World) -> None:
     assert answer is not None
     assert answer.error == ""
     assert answer.site == str(world.sites[0].id)
-    assert answer.site_private_key == b64(site_keys(world.sites[0]).private)
-    assert answer.control_keys == [b64(key) for key in tickets.control_keys()]
+    assert answer.control_keys == [b64(key) for key in control_keys().told]
     with rls.platform_scope():
         row = Worker.objects.get(pk=answer.worker)
         assert bytes(row.public_key) == applicant.signer.public.public_bytes_raw()
@@ -100,8 +102,16 @@ def test_a_token_makes_one_worker(world: World) -> None:
     assert len(events("worker.enrolled")) == 1
     # At once it is told what to serve.
     token = applicant.store.get(keys.assignment(answer.worker)).decode()
-    assignment = checked(Verifier.from_raw(*tickets.control_keys()), Purpose.ASSIGNMENT, token, Assignment)
+    assignment = checked(control_keys().verifier, Purpose.ASSIGNMENT, token, Assignment)
     assert [item.name for item in assignment.deployments] == [world.deployment.name]
+    # The site's key comes sealed for this worker alone.
+    [given] = assignment.site_keys
+    site, box = str(world.sites[0].id), unb64(given.box)
+    opened = sealing.open_site_key(box, worker=answer.worker, site=site, name=given.key_id, box_key=applicant.box_key)
+    assert opened.public_key().public_bytes_raw() == bytes(world.sites[0].sealing_public_key)
+    other = X25519PrivateKey.generate()
+    with pytest.raises(sealing.CannotOpen):
+        sealing.open_site_key(box, worker=answer.worker, site=site, name=given.key_id, box_key=other)
     assert 0 < applicant.store.ttl(keys.enrolment_answer(applicant.request.nonce)) <= 60
 
 
@@ -138,7 +148,7 @@ def test_enrolments_that_are_refused(world: World, fault: str) -> None:
     answer = Applicant(world, token, **options).apply()  # type: ignore[arg-type]
     assert answer is not None
     assert said in answer.error
-    assert (answer.worker, answer.site_private_key, answer.control_keys) == ("", "", [])
+    assert (answer.worker, answer.control_keys) == ("", [])
     assert Worker.objects.count() == before
     assert len(events("worker.enrolment_refused")) == 1
 
@@ -226,7 +236,7 @@ def test_a_silent_worker_is_lost_and_comes_back(world: World, standing: StandIn)
 
 def assignment_of(standing: StandIn) -> Assignment:
     token = standing.store.get(keys.assignment(standing.worker)).decode()
-    return checked(Verifier.from_raw(*tickets.control_keys()), Purpose.ASSIGNMENT, token, Assignment)
+    return checked(control_keys().verifier, Purpose.ASSIGNMENT, token, Assignment)
 
 
 def test_assignments_follow_what_is_wanted(world: World, standing: StandIn) -> None:

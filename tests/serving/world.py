@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 import msgspec
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from django.db import connections
 from django.utils import timezone
 
@@ -25,7 +26,8 @@ from kasbah.common.changes import ChangeListener
 from kasbah.common.database import Database
 from kasbah.registry.models import Model, ModelVersion, Stage
 from kasbah.residency.models import Site
-from kasbah.residency.services import create_site, site_keys
+from kasbah.residency.services import create_site
+from kasbah.residency.services.site_keys import private_keys
 from kasbah.serving import tasks
 from kasbah.serving.models import Deployment, Job, Worker, WorkerState
 from kasbah.serving.services import (
@@ -136,6 +138,7 @@ def stand_in(world: World, site: int = 0) -> StandIn:
         name=factories.slug("worker"),
         public_key=public,
         state=WorkerState.ENROLLED,
+        box_key=X25519PrivateKey.generate().public_key().public_bytes_raw(),
         last_seen_at=timezone.now(),
     )
     made = StandIn(
@@ -143,7 +146,7 @@ def stand_in(world: World, site: int = 0) -> StandIn:
         worker=str(row.id),
         site=str(place.id),
         private=private,
-        site_private=site_keys(place).private,
+        site_private=next(iter(private_keys(place).values())).private_bytes_raw(),
         deployment=str(world.deployment.id),
     )
     made.alive()

@@ -4,7 +4,7 @@ Payloads are `<topic>:<ident>`, written by triggers (kasbah.common.schema.Notify
 
 | topic | ident |
 | --- | --- |
-| key, project, tenant, site, worker, baseline | the object's id |
+| key, project, tenant, site, worker, baseline, signing_key | the object's id |
 | deployment | the deployment's id, for its sites and grants too |
 | policy, limit | the id of the tenant whose policy or limit changed |
 

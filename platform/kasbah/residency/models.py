@@ -11,6 +11,9 @@ from django.utils.translation import gettext_lazy as _
 from inference_worker.contract import canonical
 from kasbah.common.ids import uuid7
 from kasbah.identity.models import SLUG, Tenant, User
+from kasbah.residency.keymodels import KeyState, SigningKey, SiteKey
+
+__all__ = ["KeyState", "SigningKey", "SiteKey"]  # beside what is defined here
 
 
 class SiteState(models.TextChoices):
@@ -33,8 +36,7 @@ class Site(models.Model):
     )
     broker_url_sealed = models.BinaryField()  # holds a password
     store_url_sealed = models.BinaryField(default=b"", blank=True)  # the same; empty: the broker is the store too
-    sealing_public_key = models.BinaryField(max_length=32)  # X25519, raw
-    sealing_private_key_sealed = models.BinaryField()
+    sealing_public_key = models.BinaryField(max_length=32)  # X25519, raw: that of its current SiteKey
     state = models.CharField(max_length=10, choices=SiteState.choices, default=SiteState.ACTIVE)
     created_at = models.DateTimeField(auto_now_add=True)
 

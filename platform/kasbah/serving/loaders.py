@@ -20,6 +20,15 @@ WHERE deployment.enabled
 GROUP BY deployment.id, version.id, model.id ORDER BY deployment.name
 """
 
+WORKERS = """
+SELECT worker.id, worker.site_id, worker.name, worker.public_key, worker.state,
+    array_agg(former.public_key) FILTER (WHERE former.id IS NOT NULL),
+    array_agg(extract(epoch FROM former.valid_until)::float8) FILTER (WHERE former.id IS NOT NULL)
+FROM serving_worker AS worker
+LEFT JOIN serving_formerworkerkey AS former ON former.worker_id = worker.id AND former.valid_until > now()
+WHERE worker.state NOT IN ('pending', 'revoked') GROUP BY worker.id
+"""
+
 
 async def load_deployments(connection: Connection, tenant_id: UUID) -> tuple[DeploymentRecord, ...]:
     """The deployments that this tenant may use, by name, with all their sites: which take jobs now is asked later."""
@@ -40,7 +49,8 @@ async def load_deployments(connection: Connection, tenant_id: UUID) -> tuple[Dep
 
 async def load_workers(connection: Connection) -> tuple[WorkerRecord, ...]:
     """Every worker that was approved and not revoked: a lost or drained one may still finish what it has."""
-    rows = await connection.execute(
-        "SELECT id, site_id, name, public_key, state FROM serving_worker WHERE state NOT IN ('pending', 'revoked')"
+    rows = await connection.execute(WORKERS)
+    return tuple(
+        WorkerRecord(row[0], row[1], row[2], bytes(row[3]), row[4], tuple(zip(row[5] or (), row[6] or (), strict=True)))
+        for row in await rows.fetchall()
     )
-    return tuple(WorkerRecord(row[0], row[1], row[2], bytes(row[3]), row[4]) for row in await rows.fetchall())

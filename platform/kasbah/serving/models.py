@@ -62,12 +62,16 @@ class Worker(models.Model):
     site = models.ForeignKey(Site, on_delete=models.PROTECT, related_name="workers")
     name = models.CharField(max_length=63)
     public_key = models.BinaryField(max_length=32, unique=True)
+    box_key = models.BinaryField(max_length=32)  # X25519: what is sealed for this worker
     state = models.CharField(max_length=10, choices=WorkerState.choices, default=WorkerState.PENDING)
     engine = models.CharField(max_length=60, blank=True, default="")
     hardware = models.JSONField(default=dict)
     served = models.JSONField(default=list)  # contract.Served of the last report
     refused = models.PositiveBigIntegerField(default=0)
     stale_writes = models.PositiveBigIntegerField(default=0)
+    trusted_keys = models.JSONField(default=list)  # ids of the control plane's keys that it says it believes
+    held_keys = models.JSONField(default=list)  # ids of the site's keys that it says it has
+    must_rotate = models.BooleanField(default=False)  # asked to replace its identity key
     assignment_revision = models.PositiveBigIntegerField(default=0)
     last_seen_at = models.DateTimeField(null=True)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -86,6 +90,19 @@ class Worker(models.Model):
         """Jobs that its ready engines run at once, as it last said."""
         ready = [served for served in self.served if served["state"] == "ready"] if self.alive else []
         return sum(served.get("capacity", 0) for served in ready)
+
+
+class FormerWorkerKey(models.Model):
+    """An identity key that a worker has replaced: receipts of its time still hold, new signatures do not.
+
+    `valid_until` is a little after the hand-over: until then the worker may not know yet that its new key counts.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    worker = models.ForeignKey(Worker, on_delete=models.PROTECT, related_name="former_keys")
+    public_key = models.BinaryField(max_length=32, unique=True)
+    valid_from = models.DateTimeField()
+    valid_until = models.DateTimeField()
 
 
 class EnrolmentToken(models.Model):

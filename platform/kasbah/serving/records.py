@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -23,13 +24,21 @@ class DeploymentRecord:
 
 @dataclass(frozen=True, slots=True)
 class WorkerRecord:
-    """A worker that may be heard: its raw Ed25519 public key and whether it takes new jobs."""
+    """A worker that may be heard: its raw Ed25519 public key and whether it takes new jobs.
+
+    `former`: keys that it has just replaced, with the time (seconds since the epoch) until which they still count.
+    """
 
     id: UUID
     site_id: UUID
     name: str
     public_key: bytes
     state: str
+    former: tuple[tuple[bytes, float], ...] = ()
+
+    def valid_keys(self) -> tuple[bytes, ...]:
+        """The raw public keys under which it may sign now."""
+        return (self.public_key, *(key for key, until in self.former if until > time.time()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

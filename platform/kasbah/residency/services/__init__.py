@@ -3,7 +3,7 @@
 from kasbah.residency.compiled import CompiledPolicy, compile_policy
 from kasbah.residency.decision import Decision, Exclusion, Question, SiteFact, decide
 from kasbah.residency.document import PolicyInvalid, Problem, schema, validate
-from kasbah.residency.services import tickets
+from kasbah.residency.services import signing_keys, site_keys, tickets
 from kasbah.residency.services.activation import activate_due
 from kasbah.residency.services.approval import approve_policy, reject_policy, request_activation, withdraw_policy
 from kasbah.residency.services.candidates import candidate
@@ -11,14 +11,13 @@ from kasbah.residency.services.explaining import Explanation, explain
 from kasbah.residency.services.health import OK, Look, note_health
 from kasbah.residency.services.loaders import SiteRecord, baseline_in_force, load_policy, load_sites, policy_in_force
 from kasbah.residency.services.policies import check_policy, create_policy, roll_back
+from kasbah.residency.services.signing_keys import ControlKeys, control_keys, load_control_keys
 from kasbah.residency.services.sites import (
-    SiteKeys,
     broker_url,
     cordon_site,
     create_site,
     drain_site,
     resume_site,
-    site_keys,
     store_url,
     update_site,
 )
@@ -27,6 +26,7 @@ from kasbah.residency.text import validate_text
 __all__ = [
     "OK",
     "CompiledPolicy",
+    "ControlKeys",
     "Decision",
     "Exclusion",
     "Explanation",
@@ -35,7 +35,6 @@ __all__ = [
     "Problem",
     "Question",
     "SiteFact",
-    "SiteKeys",
     "SiteRecord",
     "activate_due",
     "approve_policy",
@@ -44,12 +43,14 @@ __all__ = [
     "candidate",
     "check_policy",
     "compile_policy",
+    "control_keys",
     "cordon_site",
     "create_policy",
     "create_site",
     "decide",
     "drain_site",
     "explain",
+    "load_control_keys",
     "load_policy",
     "load_sites",
     "note_health",
@@ -59,6 +60,7 @@ __all__ = [
     "resume_site",
     "roll_back",
     "schema",
+    "signing_keys",
     "site_keys",
     "store_url",
     "tickets",

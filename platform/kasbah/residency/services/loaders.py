@@ -38,6 +38,11 @@ class SiteRecord:
     state: str = SiteState.ACTIVE
 
     @property
+    def addresses(self) -> tuple[str, str]:
+        """Where its broker and its store are."""
+        return self.broker_url, self.store_url
+
+    @property
     def takes_jobs(self) -> bool:
         """Whether new jobs may be sent there; a cordoned or drained one only finishes what it has."""
         return self.state == SiteState.ACTIVE

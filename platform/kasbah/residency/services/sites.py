@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
-
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from kasbah.audit.services import Event, EventType, Resource, record
 from kasbah.common import rls, sealed, validation
@@ -15,19 +12,12 @@ from kasbah.common.requestid import current
 from kasbah.identity.services import Actor, Permission, require
 from kasbah.residency.jurisdictions import CODES
 from kasbah.residency.models import Site, SiteState
+from kasbah.residency.services import signing_keys, site_keys
 
 TABLE = "residency_site"
 STORES = ("redis", "rediss")
 BROKERS = (*STORES, "amqp", "amqps")
 LONGEST = 500  # characters of an address
-
-
-@dataclass(frozen=True, slots=True)
-class SiteKeys:
-    """A site's X25519 pair, raw. The private key goes to nobody but an enrolled worker of the site."""
-
-    public: bytes
-    private: bytes = field(repr=False)
 
 
 def create_site(actor: Actor, slug: str, name: str, jurisdiction: str, broker_url: str, *, store_url: str = "") -> Site:
@@ -40,13 +30,14 @@ def create_site(actor: Actor, slug: str, name: str, jurisdiction: str, broker_ur
         raise Invalid(
             "Use the country code of ISO 3166-1 alpha-2, two capital letters such as FR.", param="jurisdiction"
         )
-    private = X25519PrivateKey.generate()
+    private = site_keys.new_pair()
     site = Site(slug=slug, name=name, jurisdiction=jurisdiction)
     site.sealing_public_key = private.public_key().public_bytes_raw()
-    site.sealing_private_key_sealed = _seal(site, "sealing_private_key_sealed", private.private_bytes_raw())
     _place(site, broker_url, store_url)
     with rls.platform_scope():
         validation.save(site, f"There is a site {slug} already.", param="slug")
+        site_keys.keep_first(site, private)
+        signing_keys.control_keys()  # the first site brings the first signing key
         record(_event(EventType.SITE_CREATED, actor, site, jurisdiction=jurisdiction))
     return site
 
@@ -107,12 +98,6 @@ def _set_state(actor: Actor, site: Site, state: SiteState, kind: EventType) -> S
         record(_event(kind, actor, current, before=before))
     site.state = state
     return site
-
-
-def site_keys(site: Site) -> SiteKeys:
-    """The pair to seal for the site and to hand to its workers. Raises sealing.CannotOpen."""
-    private = unseal(site.id, "sealing_private_key_sealed", site.sealing_private_key_sealed)
-    return SiteKeys(bytes(site.sealing_public_key), private)
 
 
 def broker_url(site: Site) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from functools import cache
 from uuid import UUID
 
 import msgspec
@@ -15,24 +14,13 @@ import msgspec
 from inference_worker.contract import messages
 from inference_worker.contract.messages import Receipt, Ticket, checked, sha256_hex, signed
 from inference_worker.contract.signing import BadToken, Purpose, Signer, Verifier, unb64
-from kasbah.common import env
 
 LIFETIME = 600  # seconds
 CLOCK_SKEW = 60  # seconds by which the clocks of two machines may differ
 
 
-@cache
-def signer() -> Signer:
-    """The control plane's signing key, for tickets and for what else workers must believe. Raises SettingMissing."""
-    return Signer.from_raw(env.key_bytes("TICKET_KEY"))
-
-
-def control_keys() -> tuple[bytes, ...]:
-    """The raw Ed25519 public keys that workers and auditors trust for tickets."""
-    return (signer().public.public_bytes_raw(),)
-
-
 def issue(
+    signer: Signer,
     *,
     job: UUID,
     attempt: int,
@@ -66,12 +54,12 @@ def issue(
         issued=issued,
         expires=issued + LIFETIME,
     )
-    return signed(signer(), Purpose.TICKET, ticket)
+    return signed(signer, Purpose.TICKET, ticket)
 
 
-def verify(token: str, *, now: int | None = None) -> Ticket:
-    """The ticket of a token that this control plane signed and that is valid now. Raises BadToken."""
-    ticket = _ticket(token)
+def verify(token: str, believed: Verifier, *, now: int | None = None) -> Ticket:
+    """The ticket of a token that a believed key signed and that is valid now. Raises BadToken."""
+    ticket = _ticket(token, believed)
     moment = messages.now() if now is None else now
     if moment >= ticket.expires:
         raise BadToken(f"the ticket expired {moment - ticket.expires} s ago")
@@ -122,8 +110,8 @@ def _read(token: str) -> Ticket:
         raise BadToken("the ticket that was kept is none") from error
 
 
-def _ticket(token: str) -> Ticket:
-    ticket = checked(Verifier.from_raw(*control_keys()), Purpose.TICKET, token, Ticket)
+def _ticket(token: str, believed: Verifier) -> Ticket:
+    ticket = checked(believed, Purpose.TICKET, token, Ticket)
     if ticket.version != 1:
         raise BadToken(f"ticket version {ticket.version} is not known here")
     return ticket

@@ -96,7 +96,7 @@ class Capacity:
 
 def check_report(worker: WorkerRecord, token: str) -> Report:
     """The report of a token that this worker signed just now. Raises BadToken."""
-    report = checked(Verifier.from_raw(worker.public_key), Purpose.REPORT, token, Report)
+    report = checked(Verifier.from_raw(*worker.valid_keys()), Purpose.REPORT, token, Report)
     if report.worker != str(worker.id) or report.site != str(worker.site_id):
         raise BadToken("the report names another worker or site")
     if abs(report.time - messages.now()) > CLOCK_SKEW:

@@ -31,7 +31,7 @@ from kasbah.common.changes import ChangeListener
 from kasbah.common.database import Database
 from kasbah.common.errors import Unavailable
 from kasbah.common.ids import uuid7
-from kasbah.residency.services import SiteRecord, load_sites, tickets
+from kasbah.residency.services import ControlKeys, SiteRecord, load_control_keys, load_sites, tickets
 from kasbah.serving import receipts
 from kasbah.serving.dispatch import again, watch
 from kasbah.serving.dispatch import running as runs
@@ -66,6 +66,7 @@ class Dispatcher:
         self._load: Counter[tuple[UUID, str]] = Counter()
         self._links: dict[UUID, Link] = {}
         self._sealing_keys: dict[UUID, X25519PublicKey] = {}
+        self._control: ControlKeys | None = None
         self._running: dict[str, Running] = {}
         self._stale = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -102,7 +103,7 @@ class Dispatcher:
             logger.error("%s ended with an error", task.get_name(), exc_info=error)
 
     def _changed(self, topic: str, _ident: str) -> None:
-        if topic in {"site", "worker", "*"}:
+        if topic in {"site", "worker", "signing_key", "*"}:
             self._stale.set()
 
     async def _reloading(self) -> None:
@@ -119,11 +120,13 @@ class Dispatcher:
         async with self.database.transaction(None) as connection:
             sites = {site.id: site for site in await load_sites(connection)}
             workers = await load_workers(connection)
+            self._control = await load_control_keys(connection)
         self.capacity.set_workers(workers)
         self.capacity.set_sites(site.id for site in sites.values() if site.takes_jobs)
         self._sealing_keys = {site.id: X25519PublicKey.from_public_bytes(site.public_key) for site in sites.values()}
         for site, link in list(self._links.items()):
-            if sites.get(site) != link.record:
+            # Not for a new sealing key or state: jobs under way keep their link.
+            if (now := sites.get(site)) is None or now.addresses != link.record.addresses:
                 del self._links[site]
                 await link.close()
         for site, record in sites.items():
@@ -174,7 +177,10 @@ class Dispatcher:
 
     def ticket_of(self, job: NewJob, attempt: int) -> str:
         """A new ticket for one attempt."""
+        if self._control is None:
+            raise Unavailable("No signing key is known here yet. Try again in a few seconds.", retry_after=RETRY_AFTER)
         return tickets.issue(
+            self._control.current,
             job=job.id,
             attempt=attempt,
             tenant=job.tenant_id,

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import msgspec
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from django.db.models import F
 
-from inference_worker.contract import keys, messages
+from inference_worker.contract import keys, messages, sealing
 from inference_worker.contract.manifest import FileEntry
-from inference_worker.contract.messages import Assigned, Assignment, EngineSettings, checked, signed
-from inference_worker.contract.signing import BadToken, Purpose, Verifier
+from inference_worker.contract.messages import Assigned, Assignment, EngineSettings, SealedKey, checked, signed
+from inference_worker.contract.signing import BadToken, Purpose, Verifier, b64, key_id
 from kasbah.common import rls
 from kasbah.residency.models import Site, SiteState
-from kasbah.residency.services import tickets
+from kasbah.residency.services import ControlKeys, control_keys
+from kasbah.residency.services.site_keys import private_keys
 from kasbah.serving.housekeeping.sites import Reached
 from kasbah.serving.models import Deployment, Job, JobState, Worker, WorkerState
 
@@ -32,18 +35,20 @@ def write(reached: Reached, workers: Sequence[Worker]) -> int:
         everyone = [*workers, *Worker.objects.filter(site=reached.site, state=WorkerState.REVOKED)]
     if not everyone:
         return 0
-    wanted = _deployments(reached.site)
+    wanted, control = _deployments(reached.site), control_keys()
+    site_keys = private_keys(reached.site)
     stopping = reached.site.state == SiteState.DRAINED and not _has_jobs(reached.site)
     current = reached.store.values([keys.assignment(str(worker.id)) for worker in everyone])
     written = 0
     for worker, token in zip(everyone, current, strict=True):
         state = STATES[worker.state]
-        if stopping and state != "revoked":
+        revoked = state == "revoked"
+        if stopping and not revoked:
             state = "drained"
-        deployments = [] if state == "revoked" else wanted
-        said = _said(token)
-        if said is None or said.state != state or said.deployments != deployments:
-            _write(reached, worker, state, deployments)
+        draft = Draft(worker, state, [] if revoked else wanted, {} if revoked else site_keys, control)
+        said = _said(token, control)
+        if said is None or draft.differs(said):
+            _write(reached, draft)
             written += 1
     return written
 
@@ -52,6 +57,60 @@ def _has_jobs(site: Site) -> bool:
     """Whether something runs or waits there: its workers finish that before they are drained with their site."""
     with rls.platform_scope():
         return Job.objects.filter(site=site, state__in=[JobState.QUEUED, JobState.RUNNING]).exists()
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What an assignment is to say."""
+
+    worker: Worker
+    state: str
+    deployments: list[Assigned]
+    site_keys: dict[str, X25519PrivateKey]
+    control: ControlKeys
+
+    @property
+    def identity(self) -> str:
+        """Id of the worker's own key as it is known here."""
+        return key_id(bytes(self.worker.public_key))
+
+    @property
+    def rotate(self) -> str:
+        """Id of the worker's own key, where it must replace that."""
+        return self.identity if self.worker.must_rotate else ""
+
+    @property
+    def control_keys(self) -> list[str]:
+        """Whom the worker is to believe."""
+        return [b64(key) for key in self.control.told]
+
+    def differs(self, said: Assignment) -> bool:
+        """Whether the worker was told something else. Boxes are new each time, so their names are compared."""
+        return (
+            [said.state, said.deployments, said.control_keys, said.identity, said.rotate]
+            != [self.state, self.deployments, self.control_keys, self.identity, self.rotate]
+        ) or [item.key_id for item in said.site_keys] != list(self.site_keys)
+
+    def signed(self, revision: int) -> str:
+        """The token, by a key that the worker believes."""
+        assignment = Assignment(
+            worker=str(self.worker.id),
+            revision=revision,
+            state=self.state,
+            deployments=self.deployments,
+            issued=messages.now(),
+            control_keys=self.control_keys,
+            site_keys=[self._sealed(private) for private in self.site_keys.values()],
+            identity=self.identity,
+            rotate=self.rotate,
+        )
+        return signed(self.control.signer_for(self.worker.trusted_keys), Purpose.ASSIGNMENT, assignment)
+
+    def _sealed(self, private: X25519PrivateKey) -> SealedKey:
+        worker, site = str(self.worker.id), str(self.worker.site_id)
+        box_key = X25519PublicKey.from_public_bytes(bytes(self.worker.box_key))
+        name, box = sealing.seal_site_key(private, worker=worker, site=site, box_key=box_key)
+        return SealedKey(key_id=name, box=b64(box))
 
 
 def _deployments(site: Site) -> list[Assigned]:
@@ -69,25 +128,19 @@ def _deployments(site: Site) -> list[Assigned]:
         ]
 
 
-def _said(token: bytes | None) -> Assignment | None:
-    """What the store holds, if it is ours."""
+def _said(token: bytes | None, control: ControlKeys) -> Assignment | None:
+    """What the store holds, if it is ours and the worker still believes who signed it."""
     if token is None:
         return None
     try:
-        return checked(Verifier.from_raw(*tickets.control_keys()), Purpose.ASSIGNMENT, token.decode(), Assignment)
+        return checked(Verifier.from_raw(*control.told), Purpose.ASSIGNMENT, token.decode(), Assignment)
     except (BadToken, UnicodeDecodeError):
         return None
 
 
-def _write(reached: Reached, worker: Worker, state: str, deployments: list[Assigned]) -> None:
+def _write(reached: Reached, draft: Draft) -> None:
+    worker = draft.worker
     with rls.platform_scope():
         Worker.objects.filter(pk=worker.pk).update(assignment_revision=F("assignment_revision") + 1)
         worker.refresh_from_db(fields=["assignment_revision"])
-    assignment = Assignment(
-        worker=str(worker.id),
-        revision=worker.assignment_revision,
-        state=state,
-        deployments=deployments,
-        issued=messages.now(),
-    )
-    reached.store.put(keys.assignment(str(worker.id)), signed(tickets.signer(), Purpose.ASSIGNMENT, assignment))
+    reached.store.put(keys.assignment(str(worker.id)), draft.signed(worker.assignment_revision))

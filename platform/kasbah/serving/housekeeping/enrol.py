@@ -17,9 +17,9 @@ from kasbah.audit.services import EventType, Outcome, Resource, record
 from kasbah.common import rls, sealed
 from kasbah.identity.models import SLUG
 from kasbah.identity.services import system
-from kasbah.residency.services import site_keys, tickets
+from kasbah.residency.services import control_keys
 from kasbah.serving.housekeeping.sites import Reached
-from kasbah.serving.models import EnrolmentToken, Worker, WorkerState
+from kasbah.serving.models import EnrolmentToken, FormerWorkerKey, Worker, WorkerState
 from kasbah.serving.services.events import event
 
 ANSWER_TTL = 60
@@ -76,9 +76,9 @@ def _open(envelope: Envelope, secret: bytes) -> Request:
 
 
 def _enrol(reached: Reached, token: EnrolmentToken, request: Request) -> Worker:
-    public_key = unb64(request.public_key)
-    if len(public_key) != 32:
-        raise Refused("bad_key", "The worker's public key must be 32 bytes of Ed25519.")
+    public_key, box_key = unb64(request.public_key), unb64(request.box_key)
+    if len(public_key) != 32 or len(box_key) != 32:
+        raise Refused("bad_key", "The worker's public keys must be 32 bytes, of Ed25519 and of X25519.")
     if token.site_id != reached.site.id or request.site != reached.site.slug:
         raise Refused("wrong_site", f"The token is not for site {request.site}; ask for a token of this site.")
     if token.used_by is not None:
@@ -89,13 +89,15 @@ def _enrol(reached: Reached, token: EnrolmentToken, request: Request) -> Worker:
         raise Refused("token_used", "The token has been used; ask for a new one.")
     if token.expires_at < timezone.now():
         raise Refused("token_expired", "The token has expired; ask for a new one.")
-    if Worker.objects.filter(public_key=public_key).exists():
+    former = FormerWorkerKey.objects.filter(public_key=public_key)
+    if Worker.objects.filter(public_key=public_key).exists() or former.exists():
         raise Refused("key_known", "A worker with this key is enrolled already; remove its state folder first.")
     _free_name(reached, request.name)
     worker = Worker.objects.create(
         site=reached.site,
         name=request.name,
         public_key=public_key,
+        box_key=box_key,
         state=WorkerState.ENROLLED if token.preapproved else WorkerState.PENDING,
         last_seen_at=timezone.now(),
     )
@@ -141,6 +143,5 @@ def _granted(reached: Reached, worker: Worker, request: Request) -> Answer:
         nonce=request.nonce,
         worker=str(worker.id),
         site=str(reached.site.id),
-        control_keys=[b64(key) for key in tickets.control_keys()],
-        site_private_key=b64(site_keys(reached.site).private),
+        control_keys=[b64(key) for key in control_keys().told],
     )

@@ -10,10 +10,10 @@ from uuid import UUID
 from django.db import connection
 
 from inference_worker.contract.messages import JobMessage
-from inference_worker.contract.signing import b64
+from inference_worker.contract.signing import Signer, b64
 from kasbah.common import rls
 from kasbah.residency.models import SiteState
-from kasbah.residency.services import tickets
+from kasbah.residency.services import control_keys, tickets
 from kasbah.serving.dispatch.publisher import Offer
 from kasbah.serving.dispatch.store import StoreAway
 from kasbah.serving.housekeeping.sites import all_sites, reach
@@ -32,8 +32,8 @@ def resend(jobs: Sequence[Job], limits: Timings) -> int:
     if not jobs:
         return 0
     ready = ready_sites()
-    jobs = _with_payloads(jobs)
-    moves = sorted((job.id, job.attempt, next_site(job, ready), _ticket(job, job.attempt + 1)) for job in jobs)
+    jobs, signer = _with_payloads(jobs), control_keys().current
+    moves = sorted((job.id, job.attempt, next_site(job, ready), _ticket(signer, job)) for job in jobs)
     with rls.platform_scope(), connection.cursor() as cursor:
         cursor.execute(RAISE, [BACKGROUND_LOOK, *columns(moves)])
         raised = {row[0] for row in cursor.fetchall()}
@@ -93,10 +93,12 @@ def _with_payloads(jobs: Sequence[Job]) -> list[Job]:
         return list(rows)
 
 
-def _ticket(job: Job, attempt: int) -> str:
+def _ticket(signer: Signer, job: Job) -> str:
+    """For the next attempt."""
     return tickets.issue(
+        signer,
         job=job.id,
-        attempt=attempt,
+        attempt=job.attempt + 1,
         tenant=job.tenant_id,
         deployment=job.deployment_id,
         policy=job.policy,

@@ -23,10 +23,10 @@ from kasbah.residency.services import Look, note_health
 from kasbah.serving import receipts
 from kasbah.serving.dispatch.capacity import check_report
 from kasbah.serving.dispatch.store import REFUSE, StoreAway
-from kasbah.serving.housekeeping import assignments, brokers, enrol
+from kasbah.serving.housekeeping import assignments, brokers, enrol, identities, keyturn
+from kasbah.serving.housekeeping.identities import record_of
 from kasbah.serving.housekeeping.sites import Reached, all_sites, reach
 from kasbah.serving.models import LOST_AFTER, UNHEARD, Job, Worker, WorkerState
-from kasbah.serving.records import WorkerRecord
 from kasbah.serving.services.events import event
 
 WRITTEN_EVERY = timedelta(seconds=5)  # a row whose worker says nothing new
@@ -48,6 +48,7 @@ def collect() -> Counter[str]:
                 heard["sites away"] += 1
                 found = replace(found, store=type(error.__cause__ or error).__name__)
         note_health(site, found)
+    keyturn.turn_signing_keys()
     return heard
 
 
@@ -64,6 +65,7 @@ def _collect_site(reached: Reached, heard: Counter[str]) -> Look:
             reports.append(report)
         else:
             notice_silence(worker)
+    keyturn.turn_site_keys(reached.site, workers)
     assignments.write(reached, workers)
     served = [each for report in reports for each in report.served if each.state == "ready"]
     takes = [each for report in reports if report.state == "active" for each in report.served if each.state == "ready"]
@@ -78,14 +80,14 @@ def _collect_site(reached: Reached, heard: Counter[str]) -> Look:
 def _workers(site: Site) -> list[Worker]:
     """Those that were approved and not revoked: nobody else is heard or told anything."""
     with rls.platform_scope():
-        return list(Worker.objects.filter(site=site).exclude(state__in=UNHEARD))
+        return list(Worker.objects.filter(site=site).exclude(state__in=UNHEARD).prefetch_related("former_keys"))
 
 
 def _believed(worker: Worker, token: bytes | None) -> Report | None:
     if token is None:
         return None
     try:
-        return check_report(_record(worker), token.decode())
+        return check_report(record_of(worker), token.decode())
     except (BadToken, UnicodeDecodeError) as error:
         logger.warning("The report of worker %s is not believed: %s", worker.id, error)
         return None
@@ -100,6 +102,8 @@ def take_report(worker: Worker, report: Report) -> None:
         "engine": report.engine[:60],
         "refused": report.refused,
         "stale_writes": report.stale,
+        "trusted_keys": report.trusts[:20],
+        "held_keys": report.opens[:20],
     }
     changed = [name for name, value in said.items() if getattr(worker, name) != value]
     back = worker.state == WorkerState.LOST
@@ -150,6 +154,8 @@ def _read_stream(reached: Reached) -> Counter[str]:
 def _take(reached: Reached, kind: str, value: bytes) -> None:
     if kind == keys.ENROL:
         enrol.answer(reached, value)
+    elif kind == keys.KEY_CHANGE:
+        identities.take_change(reached.site, value.decode())
     elif kind == keys.REFUSAL:
         take_refusal(reached, value.decode())
     elif kind != keys.REPORT:  # liveness keys say the same, and later
@@ -158,11 +164,9 @@ def _take(reached: Reached, kind: str, value: bytes) -> None:
 
 def take_refusal(reached: Reached, token: str) -> None:
     """Record that a worker would not run a job, and let its dispatcher or the sweeper see it. Raises BadToken."""
-    known = receipts.keys_of({worker.id: _record(worker) for worker in _workers(reached.site)})
-    signer = known.get(token.partition(".")[0])
-    if signer is None:
-        raise BadToken("signed by no worker of this site")
-    refusal = checked(Verifier.from_raw(signer.public_key), Purpose.REPORT, token, Refusal)
+    known = receipts.keys_of({worker.id: record_of(worker) for worker in _workers(reached.site)})
+    signer, public_key = receipts.signer_of(token, known)
+    refusal = checked(Verifier.from_raw(public_key), Purpose.REPORT, token, Refusal)
     if refusal.worker != str(signer.id) or refusal.site != str(reached.site.id):
         raise BadToken("the refusal names another worker or site")
     code = refusal.code if refusal.code in set(RefusalCode) else "unknown"
@@ -184,10 +188,6 @@ def take_refusal(reached: Reached, token: str) -> None:
         )
     if job is not None and code != RefusalCode.REPLAYED:
         reached.store.run(REFUSE, [((keys.job(str(job.id)),), (refusal.attempt, code))])
-
-
-def _record(worker: Worker) -> WorkerRecord:
-    return WorkerRecord(worker.id, worker.site_id, worker.name, bytes(worker.public_key), worker.state)
 
 
 def _uuid(text: str) -> UUID | None:

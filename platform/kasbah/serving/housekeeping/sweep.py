@@ -27,6 +27,7 @@ from kasbah.serving import receipts
 from kasbah.serving.dispatch.running import outcome_of
 from kasbah.serving.dispatch.sight import Sight, Verdict, judge
 from kasbah.serving.dispatch.store import CANCEL, StoreAway
+from kasbah.serving.housekeeping.identities import record_of
 from kasbah.serving.housekeeping.offering import BACKGROUND, BACKGROUND_LOOK, resend
 from kasbah.serving.housekeeping.sites import Reached, all_sites, reach
 from kasbah.serving.models import UNHEARD, Job, JobState, Worker
@@ -187,8 +188,8 @@ def _believe(job: Job, frame: Done | Failed, workers: Mapping[str, WorkerRecord]
 
 def _workers() -> dict[UUID, WorkerRecord]:
     with rls.platform_scope():
-        rows = Worker.objects.exclude(state__in=UNHEARD)
-        return {row.id: WorkerRecord(row.id, row.site_id, row.name, bytes(row.public_key), row.state) for row in rows}
+        rows = Worker.objects.exclude(state__in=UNHEARD).prefetch_related("former_keys")
+        return {row.id: record_of(row) for row in rows}
 
 
 def ended(job: Job, state: JobState, code: str) -> SettledJob:

@@ -11,11 +11,12 @@ from django.db import connection, transaction
 
 from inference_worker.contract import sealing
 from inference_worker.contract.messages import Payload
+from inference_worker.contract.signing import Signer
 from kasbah.audit.services import ActorRef, Event, EventType, Outcome, Policy, Resource, record
 from kasbah.common import rls
 from kasbah.common.ids import uuid7
 from kasbah.residency.models import Site
-from kasbah.residency.services import tickets
+from kasbah.residency.services import control_keys, tickets
 from kasbah.serving.housekeeping.offering import BACKGROUND, BACKGROUND_LOOK, offer, ready_sites
 from kasbah.serving.records import JobRequest, NewJob
 from kasbah.serving.replysecret import reply_secret
@@ -32,9 +33,10 @@ def submit_background(requests: Sequence[JobRequest]) -> list[UUID]:
             site.id: X25519PublicKey.from_public_bytes(bytes(site.sealing_public_key)) for site in Site.objects.all()
         }
     ready = ready_sites()
-    jobs = [_new(request, keys, ready) for request in requests]
-    if not jobs:
+    if not requests:
         return []
+    signer = control_keys().current
+    jobs = [_new(request, keys, ready, signer) for request in requests]
     with rls.platform_scope():
         with connection.cursor() as cursor:
             cursor.execute(INSERT, insert_parameters(jobs, BACKGROUND_LOOK))
@@ -44,7 +46,9 @@ def submit_background(requests: Sequence[JobRequest]) -> list[UUID]:
     return [job.id for job in jobs]
 
 
-def _new(request: JobRequest, keys: dict[UUID, X25519PublicKey], ready: dict[UUID, set[UUID]]) -> NewJob:
+def _new(
+    request: JobRequest, keys: dict[UUID, X25519PublicKey], ready: dict[UUID, set[UUID]], signer: Signer
+) -> NewJob:
     job_id = uuid7()
     payload = Payload(path=request.endpoint, body=request.body, stream=False, reply_secret=reply_secret(job_id))
     sealed = sealing.seal_payload(
@@ -54,6 +58,7 @@ def _new(request: JobRequest, keys: dict[UUID, X25519PublicKey], ready: dict[UUI
     site = next((site for site in request.sites if site in serving), request.sites[0])
     given = {name: getattr(request, name) for name in JobRequest.__slots__ if name not in {"body", "stream"}}
     ticket = tickets.issue(
+        signer,
         job=job_id,
         attempt=1,
         tenant=request.tenant_id,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from inference_worker.contract.signing import Purpose, Verifier, b64
+from inference_worker.contract.signing import Purpose, Verifier, b64, key_id
 from kasbah.audit.services import receipts as audit_receipts
 from kasbah.common import rls
 from kasbah.common.errors import NotFound
 from kasbah.identity.services import Actor, Permission, require
-from kasbah.residency.services import tickets
+from kasbah.residency.services import control_keys
 from kasbah.serving.models import Job, Worker
 
 
@@ -22,15 +22,18 @@ def find_receipt(actor: Actor, request_id: str) -> dict[str, Any] | None:
     with rls.platform_scope():
         job = Job.objects.select_related("site").defer("payload").filter(request_id=request_id).first()
         worker = Worker.objects.filter(pk=job.worker_id).first() if job and job.worker_id else None
+        former = list(worker.former_keys.all()) if worker else []
     if job is None or worker is None or job.site is None or not job.receipt:
         return None
     try:
         require(actor, Permission.RECEIPT_READ, job.tenant_id)
     except NotFound:
         return None  # the same answer as for one that does not exist
-    public_key = bytes(worker.public_key)
+    signed_with = job.receipt.partition(".")[0]
+    own = {key_id(key): key for key in map(bytes, (worker.public_key, *(row.public_key for row in former)))}
+    public_key = own[signed_with]
     claims = Verifier.from_raw(public_key).verify(Purpose.RECEIPT, job.receipt)
-    signers = (tickets.signer(), audit_receipts.signer())
+    published = (*control_keys().published, audit_receipts.signer().public.public_bytes_raw())
     return {
         "request_id": request_id,
         "job": job.id,
@@ -40,5 +43,5 @@ def find_receipt(actor: Actor, request_id: str) -> dict[str, Any] | None:
         "claims": claims,
         "site": {"id": job.site.id, "slug": job.site.slug, "jurisdiction": job.site.jurisdiction},
         "worker": {"id": worker.id, "name": worker.name, "public_key": b64(public_key)},
-        "control_plane_keys": {signer.key_id: b64(signer.public.public_bytes_raw()) for signer in signers},
+        "control_plane_keys": {key_id(key): b64(key) for key in published},
     }

@@ -15,7 +15,8 @@ from kasbah.common.errors import Conflict
 from kasbah.common.ids import uuid7
 from kasbah.identity.services import Actor, Permission, require
 from kasbah.residency.models import Site
-from kasbah.serving.models import EnrolmentToken, Worker, WorkerState
+from kasbah.residency.services.site_keys import prepare_site_key
+from kasbah.serving.models import UNHEARD, EnrolmentToken, Worker, WorkerState
 from kasbah.serving.services.events import event
 
 TOKEN_LIFETIME = timedelta(hours=24)
@@ -92,9 +93,17 @@ def resume_worker(actor: Actor, worker: Worker) -> Worker:
 
 
 def revoke_worker(actor: Actor, worker: Worker) -> Worker:
-    """Never again: its reports and receipts are refused. It cannot be undone. Raises Forbidden, Conflict."""
+    """Never again: its reports and receipts are refused. It cannot be undone. Raises Forbidden, Conflict.
+
+    If it was approved it knew the keys of its site, so these begin to rotate: the others get one that it never sees.
+    """
     before = (*WAITING, *SERVING, WorkerState.CORDONED, WorkerState.DRAINED)
-    return _set_state(actor, worker, Change(before, WorkerState.REVOKED, EventType.WORKER_REVOKED))
+    with rls.platform_scope():
+        knew_keys = Worker.objects.exclude(state__in=UNHEARD).filter(pk=worker.pk).exists()
+        revoked = _set_state(actor, worker, Change(before, WorkerState.REVOKED, EventType.WORKER_REVOKED))
+        if knew_keys:
+            prepare_site_key(actor, Site.objects.get(pk=worker.site_id), replace=True, reason="worker_revoked")
+    return revoked
 
 
 def _set_state(actor: Actor, worker: Worker, change: Change) -> Worker:
