@@ -67,4 +67,5 @@ bench-setup: setup
 bench: setup
 	$(BIN)/python -m benchmarks.gateway
 	$(BIN)/python -m benchmarks.celery
+	$(BIN)/python -m benchmarks.classifier
 	$(BIN)/python -m benchmarks.engine
