@@ -13,7 +13,8 @@ import psycopg
 import pytest
 from django.db import connections
 
-from tests.factories import Household
+from kasbah.residency.services import cordon_site, resume_site
+from tests.factories import SYSTEM, Household
 from tests.gateway.calls import CHAT, chat, error_of, inference_events, job_of, jobs_of, post
 from tests.gateway.stack import Stack, wait_until
 
@@ -153,3 +154,17 @@ def test_no_worker(stack: Stack, client_of: Household) -> None:
     finally:
         stack.start_worker("north")
     stack.await_capacity(client_of.key_text)
+
+
+def test_a_cordoned_site_is_named(stack: Stack, client_of: Household) -> None:
+    north = stack.places["north"].site
+    cordon_site(SYSTEM, north)
+    try:
+        time.sleep(1)  # every process has heard of it
+        response = post(stack, client_of, CHAT, chat("x"))
+        assert (response.status_code, error_of(response)["code"]) == (503, "no_capacity")
+        assert "Site north is cordoned" in error_of(response)["message"]
+    finally:
+        resume_site(SYSTEM, north)
+    stack.await_capacity(client_of.key_text)
+    assert post(stack, client_of, CHAT, chat("x")).status_code == 200

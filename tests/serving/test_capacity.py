@@ -112,6 +112,7 @@ async def test_what_is_known_of_a_silent_site_is_forgotten(monkeypatch: pytest.M
     shelf = Shelf()
     found = Capacity(lambda *_: 0)
     found.set_workers([worker(shelf, SITES[0])])
+    found.set_sites(SITES)
     await found.refresh(SITES[0], shelf)  # type: ignore[arg-type]
     assert found.ready(DEPLOYMENT, SITES) == (SITES[0],)
     shelf.away = True
