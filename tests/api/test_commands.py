@@ -82,10 +82,15 @@ class TestFirstSteps:
         assert Site.objects.get(slug="paris").jurisdiction == "FR"
         document = tmp_path / "policy.json"
         document.write_text(json.dumps(POLICY))
-        tenant = ("--tenant", home.tenant.slug)
+        tenant, first = ("--tenant", home.tenant.slug), ("--tenant", home.tenant.slug, "--policy-version", "1")
         assert run("checkpolicy", "--file", str(document)) == {"valid": True}
         assert run("putpolicy", *tenant, "--file", str(document))["state"] == "draft"
-        assert run("activatepolicy", *tenant, "--policy-version", "1")["state"] == "active"
+        assert "--approved-by" in refused("activatepolicy", *first)
+        second = factories.user(is_platform_admin=True).email
+        asked = run("activatepolicy", *first, "--by", home.admin.email)
+        assert (asked["state"], len(asked["loosens"]) > 0) == ("requested", True)
+        assert "second person" in refused("approvepolicy", *first, "--by", home.admin.email)
+        assert run("approvepolicy", *first, "--by", second)["state"] == "active"
         allowed = run("decide", *tenant, "--data-class", "public", "--model", "m")
         assert (allowed["allowed"], allowed["sites"], allowed["policy_version"]) == (True, ["paris"], 1)
         assert run("decide", *tenant, "--data-class", "secret", "--model", "m")["allowed"] is False
@@ -93,6 +98,20 @@ class TestFirstSteps:
         assert token["token"]
         assert run("workers") == []
         assert run("jobs", *tenant) == []
+
+    def test_a_policy_in_yaml_and_the_line_of_what_is_wrong(self, home, tmp_path):
+        file, tenant = tmp_path / "policy.yaml", ("--tenant", home.tenant.slug)
+        file.write_text("# Nothing yet\nversion: 1\nrules:\n  - id: Wrong name\n    effect: deny\n")
+        for arguments in (["checkpolicy"], ["putpolicy", *tenant]):
+            assert "line 4: /rules/0/id" in refused(*arguments, "--file", str(file))
+        file.write_text("# Nothing yet\nversion: 1\nrules: []\n")
+        assert run("putpolicy", *tenant, "--file", str(file), "--activate")["state"] == "active"
+        assert run("putpolicy", "--baseline", "--file", str(file))["version"] == 1
+        assert [version["state"] for version in run("policies", *tenant)] == ["active"]
+        file.write_text("version: 1\nrules:\n  - {id: a, effect: deny}\n")
+        run("putpolicy", *tenant, "--file", str(file))
+        found = run("diffpolicy", *tenant, "--from", "1", "--to", "2")
+        assert (found["added"], found["removed"]) == ([{"id": "a", "effect": "deny"}], [])
 
 
 @pytest.mark.django_db
@@ -127,6 +146,10 @@ def test_text_for_people_is_a_table_or_lines(home, capsys):
         (["enroltoken", "--site", "nowhere"], "no site 'nowhere'"),
         (["checkpolicy", "--file", "/nonexistent"], "Cannot read /nonexistent"),
         (["activatepolicy", "--tenant", "HOME", "--policy-version", "9"], "no policy version 9"),
+        (["activatepolicy", "--baseline", "--policy-version", "9"], "The baseline has no policy version 9"),
+        (["activatepolicy", "--tenant", "HOME", "--policy-version", "9", "--at", "tomorrow"], "not a time such as"),
+        (["activatepolicy", "--tenant", "HOME", "--policy-version", "9", "--at", "2027-01-01T00:00"], "no time zone"),
+        (["policies"], "one of the arguments --tenant --baseline is required"),
         (["decide", "--tenant", "HOME", "--data-class", "top", "--model", "m"], "invalid choice"),
         (
             [

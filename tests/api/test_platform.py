@@ -111,24 +111,6 @@ def test_workers_join_by_a_token_that_is_shown_once_and_are_drained_and_revoked(
     assert Worker.objects.get(pk=platform.worker.pk).state == "revoked"
 
 
-def test_a_policy_is_checked_drafted_activated_and_explained(admin, home, platform):
-    base = f"/api/tenants/{home.tenant.slug}/policies/"
-    verdict = admin.post(f"{base}validate/", {"document": {"version": 2}}).json()
-    assert verdict["valid"] is False
-    assert {problem["path"] for problem in verdict["problems"]} >= {"/version"}
-    assert error(admin.post(base, {"document": {"version": 2}}))["code"] == "policy_invalid"
-    question = {"data_class": "public", "model": "m"}
-    assert admin.post(f"{base}decide/", question).json()["allowed"] is False
-    draft = admin.post(base, {"document": world.POLICY})
-    assert draft.status_code == 201, draft.content
-    assert admin.post(f"{base}decide/", question).json()["allowed"] is False
-    assert admin.post(f"{base}{draft.json()['id']}/activate/").json()["state"] == "active"
-    decided = admin.post(f"{base}decide/", question).json()
-    assert (decided["allowed"], decided["sites"], decided["policy_version"]) == (True, [platform.site.slug], 1)
-    assert admin.post(f"{base}decide/", question | {"data_class": "secret"}).json()["allowed"] is False
-    assert [policy["version"] for policy in admin.get(f"{base}?state=active").json()["data"]] == [1]
-
-
 def test_a_limit_is_set_replaced_and_removed(admin, home):
     base = f"/api/tenants/{home.tenant.slug}/limits/"
     body = {"scope": "project", "subject_id": str(home.project.id), "requests_per_minute": 5}

@@ -61,7 +61,15 @@ def test_every_type_of_event_has_an_entrance() -> None:
     assert frozenset().union(*AUDITED.values()) == set(EventType)
 
 
-READERS = {"person_behind", "require", "require_fresh_login", "require_no_more_than", "visible_tenants", "memberships", "find_receipt"}
+READERS = {
+    "person_behind",
+    "require",
+    "require_fresh_login",
+    "require_no_more_than",
+    "visible_tenants",
+    "memberships",
+    "find_receipt",
+}
 
 
 def verbs() -> Iterator[tuple[str, bool]]:
@@ -154,6 +162,8 @@ def test_each_recorded_call_of_the_management_api_leaves_its_event(model: Path, 
     admin, person = client(home.admin), factories.user()
     _people(http, client(root), admin, person)
     _platform(http, client(root), client(second))
+    _policies(http, "/api/tenants/<slug:tenant>/policies/", admin, client(second), loosens=True)
+    _policies(http, "/api/baseline-policies/", client(root), client(second), loosens=False)
     _log(http, client(root), admin, root)
     http.assert_all(lambda name: " /api/" in name)
 
@@ -172,8 +182,6 @@ def _people(http: Http, root: APIClient, admin: APIClient, person: User) -> None
     limit = {"scope": "tenant", "subject_id": str(home.tenant.id), "requests_per_minute": 5}
     made = http.call(admin, f"POST {tenants}/limits/", limit, status=201)
     http.call(admin, f"DELETE {tenants}/limits/<uuid:pk>/", pk=made["id"], status=204)
-    policy = http.call(admin, f"POST {tenants}/policies/", {"document": DOCUMENT}, status=201)
-    http.call(admin, f"POST {tenants}/policies/<uuid:pk>/activate/", pk=policy["id"])
     email = f"{factories.slug('u')}@example.org"
     user = http.call(root, "POST /api/users/", {"email": email, "password": PASSWORD}, status=201)
     http.call(root, "PATCH /api/users/<uuid:pk>/", {"name": "N"}, user["id"])
@@ -181,6 +189,29 @@ def _people(http: Http, root: APIClient, admin: APIClient, person: User) -> None
     http.call(anonymous, session, {"email": email, "password": "wrong"}, status=401)
     http.call(anonymous, session, {"email": email, "password": PASSWORD})
     http.call(anonymous, "DELETE /api/session/", status=204)
+
+
+def _policies(http: Http, place: str, one: APIClient, other: APIClient, loosens: bool) -> None:
+    """The life of versions. `loosens`: the first one too, as a tenant's does and a baseline does not."""
+    detail = f"POST {place}<uuid:pk>"
+
+    def asked() -> Any:
+        made = http.call(one, f"POST {place}", {"document": DOCUMENT}, status=201)
+        return http.call(one, f"{detail}/request-activation/", pk=made["id"])
+
+    def approve(policy: Any) -> None:
+        http.call(other, f"{detail}/approve/", {"comparison": policy["comparison"]}, policy["id"])
+
+    first = asked()
+    if loosens:
+        approve(first)
+    nothing = http.call(one, f"POST {place}", {"document": DOCUMENT | {"rules": []}}, status=201)
+    http.call(one, f"{detail}/request-activation/", pk=nothing["id"])
+    back = http.call(one, f"{detail}/rollback/", {}, first["id"], status=201)
+    approve(back)
+    http.call(one, f"{detail}/rollback/", {}, nothing["id"], status=201)
+    for verb, who, body in (("reject", other, {"reason": "No."}), ("withdraw", one, None)):
+        http.call(who, f"{detail}/{verb}/", body, asked()["id"])
 
 
 def _platform(http: Http, root: APIClient, second: APIClient) -> None:
@@ -210,6 +241,9 @@ def _log(http: Http, root: APIClient, admin: APIClient, user: User) -> None:
     for who, place in ((root, "/api/audit-events/"), (admin, "/api/tenants/<slug:tenant>/audit-events/")):
         first = http.call(who, f"GET {place}")["data"][0]
         http.call(who, f"GET {place}<uuid:pk>/", pk=first["id"])
+    policies = "/api/tenants/<slug:tenant>/policies/"
+    version = admin.get(policies.replace("<slug:tenant>", http.home.tenant.slug)).json()["data"][0]["id"]
+    http.call(admin, f"POST {policies}<uuid:pk>/simulate/", pk=version)
 
 
 @pytest.fixture
@@ -238,9 +272,9 @@ def test_each_recorded_command_leaves_its_event(model: Path, tmp_path: Path) -> 
     run("revokekey", *place, "--key", key["id"])
     (tmp_path / "policy.json").write_text(json.dumps(DOCUMENT))
     run("createsite", "--slug", "paris", "--name", "P", "--jurisdiction", "FR", "--broker", "redis://127.0.0.1:1/0")
-    run("putpolicy", *place, "--file", str(tmp_path / "policy.json"), "--activate")
-    run("putpolicy", *place, "--file", str(tmp_path / "policy.json"))
-    run("activatepolicy", *place, "--policy-version", "2")
+    run("simulatepolicy", *place, "--file", str(tmp_path / "policy.json"))
+    _versions(run, tmp_path, place, ("--by", email))
+    _versions(run, tmp_path, ("--baseline",), ("--by", email))
     facts = ("--name", "m", "--publisher", "P", "--licence", "L", "--family", "F")
     digest = run("registermodel", "--folder", str(model), *facts)["digest"]
     run("approveversion", "--digest", digest, "--by", email)
@@ -255,6 +289,31 @@ def test_each_recorded_command_leaves_its_event(model: Path, tmp_path: Path) -> 
     for verb in ("cordon", "drain", "resume"):
         run("sites", verb, "paris")
     commands.assert_all(lambda name: name.startswith("command ") and name != "command bootstrap_demo")
+
+
+def _versions(run: Callable[..., Any], folder: Path, place: tuple[str, ...], by: tuple[str, ...]) -> None:
+    """The life of versions; of the baseline the first one loosens nothing."""
+    second = factories.user(is_platform_admin=True).email
+    wide, closed = folder / "wide.json", folder / "closed.json"
+    wide.write_text(json.dumps(DOCUMENT))
+    closed.write_text(json.dumps(DOCUMENT | {"rules": []}))
+    both = (*by, "--approved-by", second)
+
+    def put(file: Path, *arguments: str) -> tuple[str, ...]:
+        return *place, "--policy-version", str(run("putpolicy", *place, "--file", str(file), *arguments)["version"])
+
+    first = put(wide, "--activate", *both)
+    nothing = put(closed, "--activate", *by)
+    put(wide, "--activate", *both)
+    put(closed, "--activate")
+    assert run("activatepolicy", *put(wide), *both)["state"] == "active"
+    run("rollbackpolicy", *nothing)
+    run("rollbackpolicy", *first, *both)
+    run("rollbackpolicy", *nothing)
+    run("approvepolicy", *put(wide, "--activate", *by), "--by", second)
+    run("rollbackpolicy", *nothing)
+    run("rejectpolicy", *put(wide, "--activate", *by), "--by", second, "--reason", "No.")
+    run("withdrawpolicy", *put(wide, "--activate", *by))
 
 
 @pytest.mark.django_db
