@@ -1,4 +1,4 @@
-"""What draining, cordoning or losing a site or a worker would leave: the matrix before beside the matrix after.
+"""What draining, cordoning or losing a site or a worker would leave: the lines of the matrix, served now and then.
 
 Asked are all situations that a tenant's rules tell apart, for data that carries a tag may go to fewer places than the
 rest of its class.
@@ -19,7 +19,7 @@ from kasbah.residency.document import ALL, Rule
 from kasbah.residency.models import Site
 from kasbah.residency.services import CompiledPolicy, Question
 from kasbah.serving.models import Worker
-from kasbah.serving.services.matrix import CLASSES, Cell, TenantPolicy, cells, load_tenant
+from kasbah.serving.services.matrix import CLASSES, TenantPolicy, lines, load_tenant
 from kasbah.serving.services.offering import Offering, load_offering
 
 MOST_SITUATIONS = 200  # of one tenant
@@ -28,8 +28,8 @@ MOST_SITUATIONS = 200  # of one tenant
 class Effect(StrEnum):
     """What would be missing."""
 
-    NO_COMPLIANT_SITE = "no_compliant_site"  # none serves the model any more where the policy allows it: 403 or 503
-    NO_LIVE_SITE = "no_live_site"  # a compliant site serves it, but no worker is ready there: 503
+    NO_COMPLIANT_SITE = "no_compliant_site"  # none that the policy allows serves the model any more
+    NO_LIVE_SITE = "no_live_site"  # a compliant site serves it, but no worker is ready there
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,49 +118,31 @@ def _of_rule(rule: Rule) -> Iterator[Situation]:
 
 
 def _losses(known: TenantPolicy, situation: Situation, before: Offering, after: Offering) -> Iterator[Loss]:
-    """The cells of both, compared line by line."""
-    then = _lines(known, situation, after)
-    for (data_class, model), line in _lines(known, situation, before).items():
-        left = then[data_class, model]
-        if line.compliant and not left.compliant:
-            effect = Effect.NO_COMPLIANT_SITE
-        elif line.live and not left.live:
-            effect = Effect.NO_LIVE_SITE
-        else:
-            continue
-        yield Loss(known.tenant.slug, data_class, model, situation, effect, line.compliant, left.compliant)
-
-
-@dataclass(frozen=True, slots=True)
-class _Line:
-    """The cells of one class and model: slugs of the sites that may and serve, and whether a worker is ready there."""
-
-    compliant: tuple[str, ...]
-    live: bool
-
-
-def _lines(known: TenantPolicy, situation: Situation, offering: Offering) -> dict[tuple[str, str], _Line]:
+    """The lines of the matrix, each with what serves it now and afterwards: what is allowed stays as it is."""
     question = Question(
         tenant=known.tenant.id,
         data_class="",
         model="",
-        sites=offering.sites,
+        sites=before.sites,
         tags=situation.tags,
         purpose=situation.purpose,
         project=situation.project,
         at=int(timezone.now().timestamp()),
     )
-    models = [offered for offered in offering.deployments if known.may_use(offered)]
-    found: dict[tuple[str, str], list[Cell]] = {}
-    for cell in cells(known.compiled, question, CLASSES, models):
-        found.setdefault((cell.data_class, cell.model), []).append(cell)
-    return {
-        name: _Line(
-            tuple(cell.site for cell in line if cell.allowed and cell.served),
-            any(cell.allowed and cell.up for cell in line),
-        )
-        for name, line in found.items()
-    }
+    left = {offered.id: offered for offered in after.deployments}
+    touched = [offered for offered in before.deployments if offered != left[offered.id] and known.may_use(offered)]
+    slugs = {site.id: site.slug for site in before.sites}
+    for offered, asked, decision in lines(known.compiled, question, CLASSES, touched):
+        then = left[offered.id]
+        compliant = tuple(slugs[site] for site in decision.sites if site in offered.sites)
+        remaining = tuple(slugs[site] for site in decision.sites if site in then.sites)
+        if compliant and not remaining:
+            effect = Effect.NO_COMPLIANT_SITE
+        elif any(map(offered.up, decision.sites)) and not any(map(then.up, decision.sites)):
+            effect = Effect.NO_LIVE_SITE
+        else:
+            continue
+        yield Loss(known.tenant.slug, asked.data_class, offered.name, situation, effect, compliant, remaining)
 
 
 def rows(found: Impact) -> Iterator[dict[str, object]]:

@@ -146,26 +146,33 @@ def tenant_matrix(
     )
 
 
-def cells(
+def lines(
     policy: CompiledPolicy | None, question: Question, data_classes: Sequence[str], models: Sequence[Offered]
-) -> Iterator[Cell]:
+) -> Iterator[tuple[Offered, Question, Decision]]:
     """One question for each class and model, about all sites at once; pure."""
     for data_class in data_classes:
         for offered in models:
             asked = msgspec.structs.replace(question, data_class=data_class, model=offered.name)
-            decision = decide(policy, asked)
-            rules = _rules(policy, asked, decision)
-            for site in question.sites:
-                yield Cell(
-                    data_class=data_class,
-                    model=offered.name,
-                    site=site.slug,
-                    jurisdiction=site.jurisdiction,
-                    allowed=site.id in decision.sites,
-                    rule=rules[site],
-                    served=site.id in offered.sites,
-                    up=offered.up(site.id),
-                )
+            yield offered, asked, decide(policy, asked)
+
+
+def cells(
+    policy: CompiledPolicy | None, question: Question, data_classes: Sequence[str], models: Sequence[Offered]
+) -> Iterator[Cell]:
+    """The lines, cell by cell."""
+    for offered, asked, decision in lines(policy, question, data_classes, models):
+        rules = _rules(policy, asked, decision)
+        for site in asked.sites:
+            yield Cell(
+                data_class=asked.data_class,
+                model=offered.name,
+                site=site.slug,
+                jurisdiction=site.jurisdiction,
+                allowed=site.id in decision.sites,
+                rule=rules[site],
+                served=site.id in offered.sites,
+                up=offered.up(site.id),
+            )
 
 
 def _rules(policy: CompiledPolicy | None, question: Question, decision: Decision) -> dict[SiteFact, str]:
