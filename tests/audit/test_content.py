@@ -1,4 +1,4 @@
-"""Content by policy: commitments that anyone can make again, boxes that open in their own place alone, guards in SQL."""
+"""Content by policy: commitments that anyone can make again, boxes that open in one place alone, guards in SQL."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.db import DatabaseError, connection
 
+from inference_worker.contract.sealing import CannotOpen
 from kasbah.audit.content import opening, records, vault
 from kasbah.audit.content.forms import StreamForm
 from kasbah.audit.content.opening import Altered
@@ -137,11 +138,7 @@ class TestRecords:
         tenant = (await sync(factories.tenant)).id
         one = await keep(database, place(tenant), b"one")
         two = await keep(database, place(tenant), b"two")
-        past_the_guard(
-            superuser,
-            "UPDATE audit_content AS a SET " + ", ".join(f"{name} = b.{name}" for name in columns)
-            + f" FROM audit_content AS b WHERE a.id <> b.id AND a.tenant_id = '{tenant}' AND b.tenant_id = '{tenant}'",
-        )  # fmt: skip
+        swap(superuser, tenant, *columns)  # fmt: skip
         for record in (one, two):
             with pytest.raises(Altered):
                 await sync(opened, tenant, record.id)
@@ -152,26 +149,18 @@ class TestRecords:
         """The negative control: with neither the associated data nor the commitment, nobody sees the swap."""
         monkeypatch.setattr(records, "bound", lambda *_: "")
         monkeypatch.setattr(opening, "bound", lambda *_: "")
-        monkeypatch.setattr(opening.hmac, "compare_digest", lambda *_: True)
+        monkeypatch.setattr("kasbah.audit.content.opening.hmac.compare_digest", lambda *_: True)
         tenant = (await sync(factories.tenant)).id
         one = await keep(database, place(tenant), b"one")
         await keep(database, place(tenant), b"two")
-        past_the_guard(
-            superuser,
-            "UPDATE audit_content AS a SET record_key = b.record_key, ciphertext = b.ciphertext"
-            f" FROM audit_content AS b WHERE a.id <> b.id AND a.tenant_id = '{tenant}' AND b.tenant_id = '{tenant}'",
-        )
+        swap(superuser, tenant, "record_key", "ciphertext")
         assert (await sync(opened, tenant, one.id)).content == "two"
 
     async def test_a_row_moved_to_another_event_is_found(self, database: Any, superuser: psycopg.Connection) -> None:
         tenant = (await sync(factories.tenant)).id
         one = await keep(database, place(tenant), b"one")
         await keep(database, place(tenant), b"two")
-        past_the_guard(
-            superuser,
-            "UPDATE audit_content AS a SET event_id = b.event_id FROM audit_content AS b"
-            f" WHERE a.id <> b.id AND a.tenant_id = '{tenant}' AND b.tenant_id = '{tenant}'",
-        )
+        swap(superuser, tenant, "event_id")
         with pytest.raises(Altered, match="commits to"):
             await sync(opened, tenant, one.id)
 
@@ -218,7 +207,7 @@ class TestVault:
     async def test_a_key_wrapped_for_one_tenant_opens_for_no_other(self, database: Any) -> None:
         tenant, other = (await sync(factories.tenant)).id, (await sync(factories.tenant)).id
         key = await Vault(database).key(tenant)
-        with pytest.raises(vault.CannotOpen):
+        with pytest.raises(CannotOpen):
             vault.unwrap(other, key.id, vault.wrap(tenant, key.id, key.key))
 
 
@@ -242,7 +231,7 @@ class TestGuards:
 
     def change(self, row: Content, what: str) -> None:
         with rls.tenant_scope(row.tenant_id), connection.cursor() as cursor:
-            cursor.execute(f"UPDATE audit_content SET {what} WHERE id = %s", [row.id])
+            cursor.execute(f"UPDATE audit_content SET {what} WHERE id = %s", [row.id])  # noqa: S608 - ours
             assert cursor.rowcount == 1
 
     def test_erasing_is_let_through(self, row: Content) -> None:
@@ -262,7 +251,7 @@ class TestGuards:
         ],
     )
     def test_all_else_is_refused(self, row: Content, what: str) -> None:
-        with pytest.raises(DatabaseError, match="audit_content|permission denied"):
+        with pytest.raises(DatabaseError, match=r"audit_content|permission denied"):
             self.change(row, what)
 
     def test_what_is_erased_does_not_come_back(self, row: Content) -> None:
@@ -282,18 +271,26 @@ class TestGuards:
 
     def test_a_record_hangs_on_a_key_of_its_own_tenant(self, row: Content) -> None:
         other = factories.tenant().id
-        with pytest.raises(DatabaseError, match="same_tenant"), rls.tenant_scope(other), connection.cursor() as cursor:
-            Content.objects.create(
-                tenant_id=other, project_id=uuid7(), key_id=row.key_id, request_id="req_1", event_id=uuid7(),
-                part="prompt", form="body", data_class="internal", level="sealed", policy="p@1",
-            )  # fmt: skip
+        with pytest.raises(DatabaseError, match="same_tenant"):
+            self.copy_to(other, row)
+
+    def copy_to(self, tenant: UUID, row: Content) -> None:
+        """The row with another tenant, and every constraint asked at once."""
+        row.pk, row.tenant_id = uuid7(), tenant
+        with rls.tenant_scope(tenant), connection.cursor() as cursor:
+            row.save(force_insert=True)
             cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
 
 
-def past_the_guard(superuser: psycopg.Connection, statement: str) -> None:
-    """What only who owns the database can do: switch the trigger off, write, and switch it on."""
+def swap(superuser: psycopg.Connection, tenant: UUID, *columns: str) -> None:
+    """What only who owns the database can do: switch the trigger off, exchange columns of two rows, switch it on."""
     superuser.execute("ALTER TABLE audit_content DISABLE TRIGGER audit_content_guard")
-    superuser.execute(statement)  # type: ignore[arg-type]
+    superuser.execute(
+        "UPDATE audit_content AS a SET "  # noqa: S608 - our own columns  # type: ignore[arg-type]
+        + ", ".join(f"{name} = b.{name}" for name in columns)
+        + " FROM audit_content AS b WHERE a.id <> b.id AND a.tenant_id = %(tenant)s AND b.tenant_id = %(tenant)s",
+        {"tenant": tenant},
+    )
     superuser.execute("ALTER TABLE audit_content ENABLE ALWAYS TRIGGER audit_content_guard")
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from uuid import UUID
 
+from psycopg import DatabaseError
+
 from inference_worker.contract.sealing import CannotOpen
 from kasbah.common import sealed
 from kasbah.common.database import Connection, Database
@@ -52,6 +54,10 @@ class Vault:
         except CannotOpen as error:
             raise Unavailable(
                 "The key for this tenant's content cannot be opened: KASBAH_KEK is not the key that sealed it."
+            ) from error
+        except DatabaseError as error:
+            raise Unavailable(
+                "What must be recorded could not be; nothing was done. Try again.", code="not_recorded", retry_after=2
             ) from error
         if len(self._open) >= MOST:
             self._open.clear()
