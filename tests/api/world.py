@@ -20,7 +20,7 @@ from kasbah.identity.models import Membership, Role, Scope, User
 from kasbah.metering.models import Usage
 from kasbah.metering.services import set_limit
 from kasbah.registry.models import Model, ModelVersion, Stage
-from kasbah.residency.models import Site
+from kasbah.residency.models import SigningKey, Site
 from kasbah.residency.services import create_policy, create_site
 from kasbah.residency.services.holds import Reach, place_hold
 from kasbah.serving.models import Deployment, Job, JobState, Worker
@@ -83,6 +83,7 @@ def make_platform() -> Platform:
         "deployments": deployment.id,
         "workers": worker.id,
         "enrolment-tokens": token.id,
+        "signing-keys": SigningKey.objects.get(state="current").id,
         "users": factories.user().id,
         "baseline-policies": create_policy(factories.SYSTEM, None, BASELINE).id,
     }

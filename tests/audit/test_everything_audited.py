@@ -231,10 +231,22 @@ def _platform(http: Http, root: APIClient, second: APIClient) -> None:
     for verb in ("cordon", "drain", "resume"):
         http.call(root, f"POST /api/sites/<uuid:pk>/{verb}/", pk=place)
     worker = Worker.objects.create(site_id=place, name="w", public_key=b"k" * 32)
-    for verb in ("approve", "cordon", "drain", "resume", "revoke"):
+    for verb in ("approve", "cordon", "drain", "resume", "rotate-key", "revoke"):
         http.call(root, f"POST /api/workers/<uuid:pk>/{verb}/", pk=worker.id)
     stranger = Worker.objects.create(site_id=place, name="x", public_key=b"x" * 32)
     http.call(root, "POST /api/workers/<uuid:pk>/reject/", pk=stranger.id)
+    _keys(http, root)
+
+
+def _keys(http: Http, root: APIClient) -> None:
+    site = {"slug": factories.slug("s"), "name": "S", "jurisdiction": "FR", "broker_url": "redis://127.0.0.1:1/0"}
+    place = root.post("/api/sites/", site, format="json").json()["id"]
+    http.call(root, "POST /api/sites/<uuid:pk>/keys/", pk=place, status=201)
+    http.call(root, "POST /api/sites/<uuid:pk>/keys/switch/", pk=place)
+    http.call(root, "POST /api/signing-keys/", status=201)
+    http.call(root, "POST /api/signing-keys/rotation/")
+    old = root.get("/api/signing-keys/").json()["data"][0]
+    http.call(root, "POST /api/signing-keys/<uuid:pk>/revoke/", pk=old["id"])
 
 
 def _log(http: Http, root: APIClient, admin: APIClient, user: User) -> None:
@@ -282,6 +294,12 @@ def test_each_recorded_command_leaves_its_event(model: Path, tmp_path: Path) -> 
     run("grant", *place, "--deployment", "d")
     run("enroltoken", "--site", "paris")
     worker = Worker.objects.create(site=Site.objects.get(slug="paris"), name="w", public_key=b"k" * 32)
+    old = run("rotatekeys", "ticket")["current"]
+    run("rotatekeys", "ticket", "--force")
+    run("rotatekeys", "ticket", "--revoke", old)
+    run("rotatekeys", "site", "--site", "paris")
+    run("rotatekeys", "site", "--site", "paris", "--force")
+    run("rotatekeys", "worker", "--worker", str(worker.id))
     for verb in ("approve", "cordon", "drain", "resume", "revoke"):
         run("workers", verb, str(worker.id))
     stranger = Worker.objects.create(site=Site.objects.get(slug="paris"), name="x", public_key=b"x" * 32)

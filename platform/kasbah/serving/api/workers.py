@@ -96,6 +96,7 @@ class WorkerViewSet(ListMixin, RetrieveMixin):
         "drain": "worker.manage",
         "resume": "worker.manage",
         "revoke": "worker.manage",
+        "rotate_key": "worker.manage",
     }
 
     @extend_schema(request=Approval)
@@ -138,6 +139,13 @@ class WorkerViewSet(ListMixin, RetrieveMixin):
     def revoke(self, request: Request, pk: UUID) -> Response:
         """Never again: its reports and receipts are refused. It cannot be undone."""
         services.revoke_worker(self.actor, self.find())
+        return self.shown(self.find())
+
+    @extend_schema(request=None)
+    @action(detail=True, methods=["post"], url_path="rotate-key")
+    def rotate_key(self, request: Request, pk: UUID) -> Response:
+        """Ask it to replace its identity key. Receipts under the old one still verify."""
+        services.ask_rotation(self.actor, self.find())
         return self.shown(self.find())
 
 

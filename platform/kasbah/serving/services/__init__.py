@@ -9,6 +9,7 @@ from kasbah.serving.rows import insert_jobs, settle_jobs
 from kasbah.serving.services.background import submit_background
 from kasbah.serving.services.deployments import create_deployment, grant, revoke_grant, update_deployment
 from kasbah.serving.services.impact import Impact, site_impact, worker_impact
+from kasbah.serving.services.keys import ask_rotation
 from kasbah.serving.services.matrix import Matrix, tenant_matrix
 from kasbah.serving.services.receipts import find_receipt
 from kasbah.serving.services.workers import (
@@ -38,6 +39,7 @@ __all__ = [
     "Timings",
     "WorkerRecord",
     "approve_worker",
+    "ask_rotation",
     "cordon_worker",
     "create_deployment",
     "create_enrolment_token",

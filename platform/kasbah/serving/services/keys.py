@@ -18,7 +18,7 @@ from kasbah.common import rls
 from kasbah.common.errors import Conflict
 from kasbah.identity.services import Actor, Permission, require
 from kasbah.residency.models import KeyState, SigningKey, Site, SiteKey
-from kasbah.residency.services import signing_keys, site_keys
+from kasbah.residency.services import signing_keys
 from kasbah.serving.models import TERMINAL, UNHEARD, Job, Worker, WorkerState
 from kasbah.serving.services.events import event
 
@@ -72,18 +72,9 @@ def _rotation(named: dict[str, str], workers: Sequence[Worker], field: str) -> R
     return Rotation(current, following, have, tuple(worker for worker in there if worker not in have))
 
 
-def force_signing_key(actor: Actor) -> Rotation:
-    """Sign with the next key at once; answers who would refuse. Raises Forbidden, Conflict."""
-    rotation = signing_rotation()
-    signing_keys.switch_signing_key(actor, forced=True, missing=[str(worker.id) for worker in rotation.missing])
-    return rotation
-
-
-def force_site_key(actor: Actor, site: Site) -> Rotation:
-    """Seal for the site's next key at once; answers who could not open. Raises Forbidden, Conflict."""
-    rotation = site_rotation(site)
-    site_keys.switch_site_key(actor, site, forced=True, missing=[str(worker.id) for worker in rotation.missing])
-    return rotation
+def forced(rotation: Rotation) -> dict[str, bool | list[str]]:
+    """What the event of a switch says that did not wait for everybody."""
+    return {"forced": True, "missing": [str(worker.id) for worker in rotation.missing]}
 
 
 def end_signing_keys() -> None:
