@@ -250,6 +250,10 @@ class TestApi:
             assert answer["Content-Type"] == "application/json"
             assert answer.json()["error"]["param"] == name.partition("=")[0]
 
+    def test_a_format_that_is_not_there_is_a_wrong_parameter(self, developer: APIClient, world: dict[str, Any]) -> None:
+        answer = developer.get(f"/api/tenants/{world['tenant'].slug}/matrix/?format=xls")
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "format")
+
     def test_models_of_others_are_for_the_platform(
         self, developer: APIClient, root: APIClient, world: dict[str, Any]
     ) -> None:

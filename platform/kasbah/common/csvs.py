@@ -12,7 +12,9 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TextIO
 
+from rest_framework import serializers
 from rest_framework.renderers import BaseRenderer, BrowsableAPIRenderer, JSONRenderer
+from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
@@ -71,6 +73,13 @@ class CsvMixin(APIView):
     """A view that also answers CSV."""
 
     renderer_classes = (JSONRenderer, BrowsableAPIRenderer, CsvRenderer)
+
+    def perform_content_negotiation(self, request: Request, force: bool = False) -> Any:
+        """A format that is not there is a wrong parameter, not a path that is not there."""
+        known = [str(renderer.format) for renderer in self.renderer_classes]
+        if not force and not set(request.query_params.getlist("format")) <= set(known):
+            raise serializers.ValidationError({"format": f"There is no such format. Known: {', '.join(known)}."})
+        return super().perform_content_negotiation(request, force)
 
     def wants_csv(self) -> bool:
         """Whether this request is to be answered with a table."""
