@@ -5,9 +5,11 @@ Call inside a test that has the database; each opens the scope it needs by itsel
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -124,6 +126,45 @@ def active_policy(of: Tenant | None, document: Mapping[str, Any] | str) -> Any:
     one, other = (fresh(user(is_platform_admin=True)) for _ in range(2))
     asked = services.request_activation(one, services.create_policy(one, of, document))
     return services.approve_policy(other, asked) if asked.state == "requested" else asked
+
+
+def content(of: Project, *, days: float = 0, level: str = "sealed", ceiling: int = 30, **fields: Any) -> Any:
+    """The prompt of a request that was stored `days` ago, with the event that commits to it: audit.models.Content."""
+    from kasbah.audit.content import records, vault
+    from kasbah.audit.models import Content, ContentKey
+    from kasbah.audit.services import Event, EventType, record
+
+    tenant, key = of.tenant_id, vault.MonthKey(uuid7(), of.tenant_id, os.urandom(32))
+    given = {"project_id": of.id, "request_id": f"req_{uuid7().hex}", "data_class": "public", **fields}
+    place = records.Place(tenant_id=tenant, level=level, policy="p@1", ceiling_days=ceiling, **given)
+    made = records.make(key, place, part="prompt", form="body", content=b'{"prompt":"x"}')
+    with rls.tenant_scope(tenant):
+        ContentKey.objects.create(
+            id=key.id,
+            tenant_id=tenant,
+            month=date(1900 + ContentKey.objects.filter(tenant_id=tenant).count(), 1, 1),  # one key a month
+            wrapped=vault.wrap(tenant, key.id, key.key),
+        )
+        commitments = {"prompt": made.commitment}
+        event = record(
+            Event(type=EventType.INFERENCE_INTENT, tenant_id=tenant, actor=SYSTEM.ref, commitments=commitments)
+        )
+        return Content.objects.create(
+            id=made.id,
+            tenant_id=tenant,
+            key_id=key.id,
+            event_id=event.id,
+            part="prompt",
+            form="body",
+            level=level,
+            policy="p@1",
+            ceiling_days=ceiling,
+            opening=made.opening,
+            record_key=made.record_key,
+            ciphertext=made.ciphertext,
+            created_at=datetime.now(UTC) - timedelta(days=days),
+            **given,
+        )
 
 
 def events_of(tenant_id: UUID | None) -> list[dict[str, object]]:

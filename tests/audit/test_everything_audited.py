@@ -20,7 +20,7 @@ from kasbah.audit.models import Intake
 from kasbah.audit.services import EventType
 from kasbah.common import rls
 from kasbah.common.api import ManagementView
-from kasbah.identity.models import User
+from kasbah.identity.models import Project, User
 from kasbah.residency.models import Site
 from kasbah.serving.models import Worker
 from tests import factories
@@ -164,6 +164,7 @@ def test_each_recorded_call_of_the_management_api_leaves_its_event(model: Path, 
     _platform(http, client(root), client(second))
     _policies(http, "/api/tenants/<slug:tenant>/policies/", admin, client(second), loosens=True)
     _policies(http, "/api/baseline-policies/", client(root), client(second), loosens=False)
+    _content(http, admin, client(second))
     _log(http, client(root), admin, root)
     http.assert_all(lambda name: " /api/" in name)
 
@@ -212,6 +213,19 @@ def _policies(http: Http, place: str, one: APIClient, other: APIClient, loosens:
     http.call(one, f"{detail}/rollback/", {}, nothing["id"], status=201)
     for verb, who, body in (("reject", other, {"reason": "No."}), ("withdraw", one, None)):
         http.call(who, f"{detail}/{verb}/", body, asked()["id"])
+
+
+def _content(http: Http, admin: APIClient, second: APIClient) -> None:
+    tenant, reader = "/api/tenants/<slug:tenant>", factories.user()
+    factories.membership(http.home.tenant, reader, "auditor")
+    stored = factories.content(http.home.project)
+    read = f"GET {tenant}/content/<str:request_id>/"
+    place = f"/api/tenants/{http.home.tenant.slug}/content/{stored.request_id}/"
+    assert http.note(read, lambda: client(reader).get(place)).status_code == 200
+    holds = f"POST {tenant}/legal-holds/"
+    hold = http.call(admin, holds, {"reason": "R", "reference": "1"}, status=201)["id"]
+    http.call(admin, f"{holds}<uuid:pk>/request-release/", {"reason": "Over."}, hold)
+    http.call(second, f"{holds}<uuid:pk>/release/", pk=hold)
 
 
 def _platform(http: Http, root: APIClient, second: APIClient) -> None:
@@ -306,6 +320,12 @@ def test_each_recorded_command_leaves_its_event(model: Path, tmp_path: Path) -> 
     run("workers", "reject", str(stranger.id))
     for verb in ("cordon", "drain", "resume"):
         run("sites", verb, "paris")
+    hold = run("legalholds", *place, "--place", "--reason", "R", "--reference", "1")["id"]
+    run("legalholds", *place, "--request-release", hold, "--by", email, "--reason", "Over.")
+    run("legalholds", *place, "--release", hold, "--by", factories.user(is_platform_admin=True).email)
+    with rls.platform_scope():
+        factories.content(Project.objects.get(slug="p", tenant__slug="acme"), days=1)  # its policy lets nothing be kept
+    run("retention", *place)
     commands.assert_all(lambda name: name.startswith("command ") and name != "command bootstrap_demo")
 
 

@@ -15,10 +15,8 @@ from django.utils import timezone
 from rest_framework.test import APIClient
 
 from kasbah.audit.content import erasure, records
-from kasbah.audit.content.vault import MonthKey, wrap
-from kasbah.audit.models import Content, ContentKey, LegalHold
-from kasbah.audit.services import ActorRef, Event, EventType, record
-from kasbah.audit.services.content import Place
+from kasbah.audit.models import Content, LegalHold
+from kasbah.audit.services import ActorRef
 from kasbah.common import rls
 from kasbah.common.errors import Conflict, Forbidden, Invalid, NotFound
 from kasbah.common.ids import uuid7
@@ -45,30 +43,10 @@ def policy(home: factories.Household, level: str = "sealed", *, floor: int = 0, 
     factories.active_policy(home.tenant, document(allow(), content={"internal": level}, **kept))
 
 
-def store(
-    home: factories.Household, *, days: float, level: str = "sealed", ceiling: int = 30, **fields: Any
-) -> Content:
-    """Content that was stored `days` ago, with its event."""
-    tenant = home.tenant.id
-    key = MonthKey(uuid7(), tenant, b"k" * 32)
-    given = {"project_id": home.project.id, "request_id": f"req_{uuid7().hex}", "data_class": "internal", **fields}
-    place = Place(tenant_id=tenant, level=level, policy="p@1", ceiling_days=ceiling, **given)
-    made = records.make(key, place, part="prompt", form="body", content=b'{"prompt":"x"}')
-    with rls.tenant_scope(tenant):
-        month = timezone.now().date().replace(day=1)
-        ContentKey.objects.create(
-            id=key.id, tenant_id=tenant, month=month.replace(year=1900 + ContentKey.objects.count()),
-            wrapped=wrap(tenant, key.id, key.key),
-        )  # fmt: skip
-        event = record(
-            Event(type=EventType.INFERENCE_INTENT, tenant_id=tenant, actor=JOB,
-                  commitments={"prompt": made.commitment})
-        )  # fmt: skip
-        return Content.objects.create(
-            id=made.id, tenant_id=tenant, key_id=key.id, event_id=event.id, part="prompt", form="body",
-            level=level, policy="p@1", ceiling_days=ceiling, opening=made.opening, record_key=made.record_key,
-            ciphertext=made.ciphertext, created_at=timezone.now() - timedelta(days=days), **given,
-        )  # fmt: skip
+def store(home: factories.Household, *, days: float, **fields: Any) -> Content:
+    """Content of the class `internal` that was stored `days` ago, with its event."""
+    row: Content = factories.content(home.project, days=days, **{"data_class": "internal", **fields})
+    return row
 
 
 def left(row: Content) -> str:
