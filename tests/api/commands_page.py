@@ -35,7 +35,8 @@ def _section(name: str, command: BaseCommand) -> str:
 
 def _row(action: argparse.Action) -> str:
     value = "" if action.nargs == 0 else f" {action.metavar or '|'.join(map(str, action.choices or ['TEXT']))}"
-    flag = f"`{action.option_strings[-1]}{value}`".replace("|", "\\|")
+    name = action.option_strings[-1] if action.option_strings else action.dest  # the latter stands for itself
+    flag = f"`{name}{value}`".replace("|", "\\|")
     shown = {"default": action.default} if "%(default)s" in (action.help or "") else {}
     text = (action.help or "") % shown
     return f"| {flag} | {text}{' Required.' if action.required else ''} |"
