@@ -11,6 +11,8 @@ import pytest
 
 from kasbah.common import rls
 from kasbah.metering.services import set_limit
+from kasbah.residency.services.simulation import Period, simulate_policy
+from kasbah.residency.simulation import Kind
 from kasbah.serving.models import DeploymentGrant
 from tests import factories
 from tests.factories import Household
@@ -35,6 +37,24 @@ def test_residency_denial_names_rule_and_version_and_is_final(stack: Stack) -> N
     assert (denied["type"], denied["reason"]) == ("inference.denied", "residency_denied")
     assert denied["policy"]["rule"] == "secrets-stay"
     assert post(stack, who, CHAT, chat("x"), kasbah_data_class="public").status_code == 200
+
+
+def test_the_simulator_counts_real_requests_exactly(stack: Stack) -> None:
+    """A draft that frees secrets and stops what is public, against requests as clients made them."""
+    document = everything()
+    document["rules"].append({"id": "secrets-stay", "effect": "deny", "data_classes": ["secret"], "sites": ["*"]})
+    who = stack.household(document)
+    classes = ["secret", "secret", "public", "public", "public", "internal"]
+    answers = [post(stack, who, CHAT, chat("[[tokens=1]]"), kasbah_data_class=name) for name in classes]
+    assert [answer.status_code for answer in answers] == [403] * 2 + [200] * 4
+    draft = everything()
+    draft["rules"].append({"id": "no-public", "effect": "deny", "data_classes": ["public"], "sites": ["*"]})
+    found = simulate_policy(factories.SYSTEM, who.tenant, draft, Period.of(None, None))
+    assert found.summary == "would newly deny 3 requests of the last 7 days and newly allow 2"
+    assert found.tally.counts[Kind.UNCHANGED_ALLOWED] == 1
+    assert found.tally.unknown == {}
+    denied = [answer.headers["x-request-id"] for answer in answers[2:5]]
+    assert found.tally.examples[Kind.NEWLY_DENIED] == denied
 
 
 def test_without_a_policy_nothing_is_allowed(stack: Stack) -> None:
