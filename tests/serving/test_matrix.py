@@ -282,6 +282,15 @@ class TestApi:
         assert table["Link"].endswith('rel="next"')
         assert developer.get("/api/matrix/").status_code == 403
 
+    def test_a_page_that_is_too_large_is_refused(
+        self, root: APIClient, world: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        tenant_with(document(), world["mixtral"])
+        monkeypatch.setattr("kasbah.serving.api.matrix.MOST_CELLS", 23)
+        answer = root.get("/api/matrix/")
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "limit")
+        assert root.get("/api/matrix/?limit=1").status_code == 200
+
 
 @pytest.mark.django_db
 class TestCommand:

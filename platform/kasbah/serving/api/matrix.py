@@ -16,10 +16,10 @@ from rest_framework.response import Response
 
 from kasbah.common import csvs, rls
 from kasbah.common.api import ManagementView, ManagementViewSet, StrictSerializer
-from kasbah.common.errors import Forbidden
+from kasbah.common.errors import Forbidden, Invalid
 from kasbah.identity.models import DataClass, Tenant
 from kasbah.residency.models import Policy
-from kasbah.serving.services.matrix import COLUMNS, Asked, Matrix, tenant_matrix
+from kasbah.serving.services.matrix import COLUMNS, MOST_CELLS, Asked, Matrix, tenant_matrix
 from kasbah.serving.services.offering import load_offering
 
 TAGS = r"^[a-z0-9][a-z0-9_-]{0,62}(,[a-z0-9][a-z0-9_-]{0,62}){0,15}$"
@@ -139,7 +139,11 @@ class PlatformMatrixViewSet(csvs.CsvMixin, ManagementViewSet):
         wanted = asked(self.read_query())
         page = self.paginate_queryset(self.rows())
         offering = load_offering()
-        found: list[Matrix] = [tenant_matrix(tenant, wanted, offering=offering) for tenant in page or []]
+        found: list[Matrix] = []
+        for tenant in page or []:
+            found.append(tenant_matrix(tenant, wanted, offering=offering))
+            if sum(len(each.cells) for each in found) > MOST_CELLS:
+                raise Invalid("These tenants have too many cells for one page; give a smaller limit.", param="limit")
         response = self.get_paginated_response(MatrixShown(found, many=True).data)
         if not self.wants_csv():
             return response
