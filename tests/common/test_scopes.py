@@ -20,13 +20,18 @@ ROOT = Path(str(kasbah.__file__)).parent
 
 PLATFORM = {
     "audit/api.py": "events without a tenant, for platform administrators",
+    "audit/log/api.py": "the system log, for platform administrators",
+    "audit/log/upkeep.py": "checks every log",
+    "audit/management/commands/auditlog.py": "shows every log",
     "audit/log/sequencer.py": "gives the events of all tenants their places",
+    "audit/services/egress.py": "processes belong to no tenant",
     "audit/services/intake.py": "refusals, which may belong to no tenant",
     "common/database.py": "defines it for the asynchronous side",
     "common/rls.py": "defines it",
     "config/demo.py": "looks whether the demonstration's tenant exists",
     "gateway/health.py": "asks whether the database answers",
     "gateway/ledger.py": "writes what requests of many tenants leave, together; reads nothing but what it settles",
+    "identity/management/commands/auditexport.py": "exports the system log, which belongs to no tenant",
     "identity/commands.py": "finds a tenant by its name for a command",
     "identity/services/permissions.py": "looks up one person's role",
     "identity/services/principals.py": "finds a key by its digest, before its tenant is known; notes uses",

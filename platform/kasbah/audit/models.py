@@ -6,6 +6,7 @@ from django.db import models
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
+from kasbah.audit.egress.models import EgressAttempt
 from kasbah.audit.log.models import Cursor, Leaf, Log, SignedCheckpoint
 from kasbah.common.ids import uuid7
 
@@ -13,6 +14,7 @@ __all__ = [
     "Content",
     "ContentKey",
     "Cursor",
+    "EgressAttempt",
     "Intake",
     "Leaf",
     "LegalHold",

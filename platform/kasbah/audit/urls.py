@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.urls import path
 
 from kasbah.audit.api import EventViewSet, SystemEventViewSet
+from kasbah.audit.egress.api import EgressAttemptViewSet
 from kasbah.audit.log import api as log
 from kasbah.common.api import router
 
@@ -17,6 +18,7 @@ urlpatterns = [
     path("tenants/<slug:tenant>/audit-events/<uuid:pk>/proof/", log.InclusionView.as_view(), name="audit-event-proof"),
     *router(
         [
+            ("egress-attempts", EgressAttemptViewSet, "egress-attempt"),
             ("audit-events", SystemEventViewSet, "system-audit-event"),
             ("tenants/<slug:tenant>/audit-events", EventViewSet, "audit-event"),
         ]

@@ -102,6 +102,8 @@ class EventType(StrEnum):
     HOLD_PLACED = "legal_hold.placed"
     HOLD_RELEASE_REQUESTED = "legal_hold.release_requested"
     HOLD_RELEASED = "legal_hold.released"
+    AUDIT_EXPORTED = "audit.exported"
+    EGRESS_REFUSED = "egress.refused"  # a process wanted a destination that is not on its list
     LOG_CHECKPOINT = "log.checkpoint"  # of a tenant, as the system log was told of it
     LOG_TRUSTED = "log.trusted"  # the signer was told to go on from what the database has
 

@@ -1,0 +1,1 @@
+"""Exports of the log, and the program that checks them anywhere."""

@@ -1,0 +1,93 @@
+"""Exports made of events that tests choose, and taken apart again for attacks on them."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from inference_worker.contract import canonical
+from kasbah.audit.export.bundle import Range, Source, write_bundle
+from kasbah.audit.log import merkle, note
+from kasbah.audit.log.merkle import Frontier
+from kasbah.audit.log.note import ED25519, Checkpoint, Key, Note
+from kasbah.audit.log.tiles import TileFolder, TileTree
+
+TENANT = "0199c1f2-7a3b-7c4d-8e5f-0123456789ab"
+ORIGIN = f"test/audit/{TENANT}"
+START = datetime(2026, 11, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Signed:
+    """A log in a folder: its events, and the key that signs for it."""
+
+    folder: Path
+    events: list[bytes]
+    private: Ed25519PrivateKey
+
+    @property
+    def key(self) -> Key:
+        """The log's key."""
+        return Key(ORIGIN, ED25519, self.private.public_key().public_bytes_raw())
+
+    def checkpoint(self, size: int | None = None) -> Note:
+        """The signed checkpoint of the first `size` events."""
+        events = self.events[:size]
+        root = Frontier().extended(merkle.leaf_hash(event) for event in events).root()
+        text = Checkpoint(ORIGIN, len(events), root).text()
+        return Note(text, (note.sign(text, self.key, self.private.sign),))
+
+    def tree(self) -> TileTree:
+        """Its tree, out of its tiles."""
+        return TileTree(len(self.events), TileFolder(self.folder).read)
+
+    def bundle(self, start: int = 0, end: int | None = None) -> bytes:
+        """An export."""
+        files = TileFolder(self.folder)
+        source = Source(lambda first, last: self.events[first:last], self.tree().node, files.read)
+        wanted = Range(start, len(self.events) if end is None else end, self.checkpoint())
+        made = io.BytesIO()
+        write_bundle(made, wanted, source, key=self.key, private=self.private.sign, progress=lambda _: None)
+        return made.getvalue()
+
+
+def event(number: int, **fields: Any) -> bytes:
+    """The bytes of one event."""
+    moment = START + timedelta(seconds=number)
+    document = {
+        "version": 1,
+        "id": str(UUID(int=(0x7 << 76) | (0b10 << 62) | number)),
+        "time": moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "type": "key.created",
+        "outcome": "success",
+        "tenant": TENANT,
+        "actor": {"kind": "user", "id": "u1", "authentication": "session"},
+        "source": {"service": "control-plane", "build": "kasbah 0.1.0"},
+    }
+    return canonical.dumps(document | fields)
+
+
+def signed(folder: Path, events: Sequence[bytes], private: Ed25519PrivateKey | None = None) -> Signed:
+    """A log of these events."""
+    TileFolder(folder).extend(0, [merkle.leaf_hash(one) for one in events])
+    return Signed(folder, list(events), private or Ed25519PrivateKey.generate())
+
+
+def altered(bundle: bytes, change: Callable[[dict[str, bytes]], None]) -> bytes:
+    """The export with its files changed by somebody who has no key."""
+    with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    change(files)
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return made.getvalue()
