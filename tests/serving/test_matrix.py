@@ -19,7 +19,7 @@ from rest_framework.test import APIClient
 from kasbah.common import rls
 from kasbah.common.errors import Invalid, NotFound
 from kasbah.identity.models import DataClass, Role, Tenant
-from kasbah.residency.models import Policy, SiteState
+from kasbah.residency.models import Policy, SiteHealth, SiteLife, SiteState
 from kasbah.residency.services import CompiledPolicy, Question, compile_policy, create_policy, decide
 from kasbah.serving.services import tenant_matrix
 from kasbah.serving.services.matrix import CLASSES, Asked, Cell, cells
@@ -135,6 +135,16 @@ def test_a_site_that_takes_no_jobs_is_allowed_as_before_but_serves_nothing(world
     world["paris"].save()
     seen = cell(world["tenant"], "paris")
     assert (seen.allowed, seen.served, seen.up) == (True, False, False)
+
+
+def test_workers_of_a_site_that_cannot_be_reached_are_not_up(world: dict[str, Any]) -> None:
+    worker(world["paris"], world["mixtral"])
+    health, _ = SiteHealth.objects.update_or_create(site=world["paris"], defaults={"life": SiteLife.LIVE})
+    assert cell(world["tenant"], "paris").up
+    health.life = SiteLife.UNREACHABLE
+    health.save()
+    seen = cell(world["tenant"], "paris")
+    assert (seen.allowed, seen.served, seen.up) == (True, True, False)
 
 
 def test_a_draft_is_shown_as_it_would_decide(world: dict[str, Any]) -> None:

@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 from uuid import UUID
 
 from kasbah.common import rls
-from kasbah.residency.models import Site, SiteState
+from kasbah.residency.models import Site, SiteLife, SiteState
 from kasbah.residency.services import SiteFact
 from kasbah.serving.models import Deployment, Worker, WorkerState
+
+AWAY = (SiteLife.LOST, SiteLife.UNREACHABLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +70,14 @@ def load_offering() -> Offering:
 
 
 def _ready() -> dict[UUID, dict[UUID, frozenset[UUID]]]:
-    """For each deployment and site the workers that said lately that they serve it; housekeeping marks lost ones."""
+    """For each deployment and site the workers that said lately that they serve it.
+
+    Housekeeping marks workers that it no longer hears, and sites that it cannot reach: workers there may be well.
+    """
     found: dict[UUID, dict[UUID, frozenset[UUID]]] = defaultdict(dict)
     with rls.platform_scope():
-        for worker in Worker.objects.filter(state=WorkerState.ENROLLED).only("id", "site_id", "served"):
+        heard = Worker.objects.filter(state=WorkerState.ENROLLED).exclude(site__health__life__in=AWAY)
+        for worker in heard.only("id", "site_id", "served"):
             for served in worker.served:
                 if served["state"] == "ready":
                     places = found[UUID(served["deployment"])]
