@@ -43,7 +43,7 @@ def clients(db: None, as_user: Callable[..., Any], as_key: Callable[..., Any]) -
     clients |= {name: as_key(text) for name, text in world.make_keys(estate).items()}
     clients["anonymous"] = APIClient()
     ids = platform.ids | estate.ids
-    return clients, ids | {"tenant": estate.slug, "request_id": estate.request_id}
+    return clients, ids | {"tenant": estate.slug, "request_id": estate.request_id, "name": "france"}
 
 
 def test_the_matrix(clients):
@@ -55,7 +55,7 @@ def test_the_matrix(clients):
         pk = values.get(endpoint.collection, "") if "<pk>" in endpoint.path else ""
         if endpoint.path.startswith("/api/audit-events/<pk>/"):
             pk = world.factories.events_of(None)[0]["id"]
-        url = endpoint.url(tenant=values["tenant"], request_id=values["request_id"], pk=pk)
+        url = endpoint.url(tenant=values["tenant"], request_id=values["request_id"], name=values["name"], pk=pk)
         for name, client in callers.items():
             with transaction.atomic():
                 answer = client.generic(endpoint.method, url, b"{}", content_type="application/json")

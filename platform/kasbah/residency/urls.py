@@ -10,8 +10,11 @@ from kasbah.residency.api.content import ContentView, HoldViewSet, RetentionView
 from kasbah.residency.api.policies import PolicyViewSet
 from kasbah.residency.api.simulation import SimulationViewSet
 from kasbah.residency.api.sites import SiteViewSet
+from kasbah.residency.api.templates import TemplatesView, TemplateView
 
 urlpatterns = [
+    path("policy-templates/", TemplatesView.as_view(), name="policy-template-list"),
+    path("policy-templates/<slug:name>/", TemplateView.as_view(), name="policy-template-detail"),
     path("tenants/<slug:tenant>/retention/", RetentionView.as_view(), name="retention"),
     path("tenants/<slug:tenant>/content/<str:request_id>/", ContentView.as_view(), name="content"),
     path(
