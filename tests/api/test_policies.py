@@ -63,7 +63,7 @@ def test_a_policy_is_written_compared_approved_and_explained(admin, second, base
     for body in ({}, {"text": TEXT, "document": world.POLICY}):
         assert error(admin.post(base, body))["param"] == "document"
     asked = ask(admin, base, {"text": TEXT})
-    assert (asked["state"], asked["document"], asked["source"]) == ("requested", world.POLICY, TEXT)
+    assert (asked["state"], asked["document"], asked["text"]) == ("requested", world.POLICY, TEXT)
     assert {finding["what"] for finding in asked["findings"]} == {"cell"}
     question = {"data_class": "public", "model": "m"}
     assert admin.post(f"{base}decide/", question).json()["allowed"] is False

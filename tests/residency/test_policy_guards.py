@@ -79,7 +79,7 @@ def test_it_is_the_constraint_that_refuses(house: House, superuser: psycopg.Conn
         with pytest.raises(psycopg.errors.CheckViolation), superuser.transaction():
             superuser.execute(REVIEWED, [asked.pk])
         for name in ("asked", "wrote"):
-            superuser.execute(f"ALTER TABLE residency_policy DROP CONSTRAINT policy_reviewed_by_another_than_{name}")  # type: ignore[arg-type]
+            superuser.execute(f"ALTER TABLE residency_policy DROP CONSTRAINT policy_reviewed_by_another_than_{name}")
         assert superuser.execute(REVIEWED, [asked.pk]).rowcount == 1
 
 
@@ -95,9 +95,9 @@ def test_the_application_cannot_change_what_a_version_says(house: House, column:
 
 
 def alter(superuser: psycopg.Connection, policy: Any, *, digest: bool = False, table: str = "residency_policy") -> None:
-    superuser.execute(f"UPDATE {table} SET document = %s WHERE id = %s", [Jsonb(FORGED), policy.pk])  # type: ignore[arg-type]  # noqa: S608
+    superuser.execute(f"UPDATE {table} SET document = %s WHERE id = %s", [Jsonb(FORGED), policy.pk])  # noqa: S608
     if digest:
-        superuser.execute(f"UPDATE {table} SET digest = %s WHERE id = %s", [digest_of(FORGED), policy.pk])  # type: ignore[arg-type]  # noqa: S608
+        superuser.execute(f"UPDATE {table} SET digest = %s WHERE id = %s", [digest_of(FORGED), policy.pk])  # noqa: S608
 
 
 @pytest.mark.django_db(transaction=True)
@@ -163,7 +163,7 @@ async def test_what_cannot_be_trusted_or_read_allows_nothing(
     given = FORGED if forge else document(allow(colour="red"))
     digest = policy.digest if forge else digest_of(given)
     superuser.execute(
-        f"UPDATE {table} SET document = %s, digest = %s WHERE id = %s",  # type: ignore[arg-type]  # noqa: S608
+        f"UPDATE {table} SET document = %s, digest = %s WHERE id = %s",  # noqa: S608
         [Jsonb(given), digest, policy.pk],
     )
     with pytest.raises(Unavailable, match=why) as caught:

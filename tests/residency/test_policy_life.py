@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -186,6 +187,7 @@ def test_a_request_is_compared_anew_when_it_is_asked_for_again(house: House) -> 
 
 def test_a_request_that_nobody_answers_expires(house: House) -> None:
     asked = house.asked(WIDE)
+    assert asked.expires_at is not None
     assert timedelta(days=6.9) < asked.expires_at - timezone.now() < timedelta(days=7)
     assert services.activate_due() == {}
     house.set(asked, expires_at=past(seconds=1))
@@ -267,11 +269,12 @@ def test_a_rejection_says_why_and_ends_it(house: House) -> None:
     assert caught.value.param == "reason"
     done = services.reject_policy(house.grace, asked, "Too wide.")
     assert (done.state, done.reason, done.reviewed_by) == (PolicyState.REJECTED, "Too wide.", house.people[1])
-    for step in (
+    steps: list[Callable[[], Any]] = [
         lambda: services.approve_policy(house.grace, asked),
         lambda: services.request_activation(house.ada, asked),
         lambda: services.withdraw_policy(house.ada, asked),
-    ):
+    ]
+    for step in steps:
         with pytest.raises(Conflict, match="is rejected"):
             step()
     assert house.events()[-1] == ("policy.rejected", {"version": 1})

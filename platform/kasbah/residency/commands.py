@@ -6,7 +6,7 @@ import sys
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 from django.core.management.base import CommandError
@@ -18,8 +18,7 @@ from kasbah.identity.models import Tenant
 from kasbah.identity.services import Actor
 from kasbah.residency import services, text
 from kasbah.residency.models import BaselinePolicy, Policy, PolicyState, PolicyVersion
-
-Version = TypeVar("Version", bound=PolicyVersion)
+from kasbah.residency.services.shelves import Version
 
 
 class PolicyCommand(KasbahCommand):

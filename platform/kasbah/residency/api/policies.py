@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework import serializers
 from rest_framework.decorators import action
 from rest_framework.request import Request
@@ -55,6 +55,10 @@ class DecisionShown(serializers.Serializer[Any]):
     reasons = Reason(many=True)
 
 
+@extend_schema_view(
+    create=extend_schema(request=PolicyBody, responses={201: PolicyShown}),
+    rollback=extend_schema(request=ActivationBody, responses={201: PolicyShown}),
+)
 class PolicyViewSet(VersionsViewSet):
     """Versions of the tenant's residency policy; every version is kept, one is active."""
 
@@ -64,17 +68,6 @@ class PolicyViewSet(VersionsViewSet):
         **{verb: f"policy.{permission}" for verb, permission in VersionsViewSet.verbs.items()},
         "decide": "policy.read",
     }
-
-    @extend_schema(request=PolicyBody, responses={201: PolicyShown})
-    def create(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """Add a draft. A document with problems is refused; the first are named, with their lines in a text."""
-        return super().create(request)
-
-    @extend_schema(request=ActivationBody, responses={201: PolicyShown})
-    @action(detail=True, methods=["post"])
-    def rollback(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """Make a new version of this one's document, and ask for its activation."""
-        return super().rollback(request)
 
     @extend_schema(request=Question, responses=DecisionShown)
     @action(detail=False, methods=["post"])

@@ -19,7 +19,7 @@ from kasbah.residency.models import PolicyState
 
 FORMAT = "See residency/policy.schema.json."
 SHOWN = [
-    "id", "version", "state", "document", "source", "digest", "created_by", "created_at", "findings",
+    "id", "version", "state", "document", "text", "digest", "created_by", "created_at", "findings",
     "needs_approval", "compared_version", "comparison", "requested_by", "requested_at", "expires_at", "activate_at",
     "reviewed_by", "reviewed_at", "reason", "bootstrap", "activated_at",
 ]  # fmt: skip
@@ -37,7 +37,7 @@ class VersionShown(serializers.ModelSerializer[Any]):
     """Fields that need more than their model says."""
 
     document = serializers.JSONField(help_text=FORMAT)
-    source = serializers.CharField(help_text="The text it was given as, with its comments; empty: it was a document.")
+    text = serializers.CharField(source="source", help_text="As it was given, comments and all; empty: as a document.")
     digest = serializers.CharField(help_text="SHA-256 of the document in canonical form, hex.")
     findings = Finding(many=True, help_text="What it loosens, at most 20.")
     comparison = serializers.CharField(help_text="What an approval is bound to: document, compared version, findings.")

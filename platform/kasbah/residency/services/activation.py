@@ -74,7 +74,7 @@ def _carry_on(actor: Actor, policy: PolicyVersion) -> str:
     with shelf.scope():
         shelf.lock()
         found, now = shelf.find(policy), timezone.now()
-        if found.state == PolicyState.REQUESTED and found.expires_at <= now:
+        if found.state == PolicyState.REQUESTED and found.expires_at and found.expires_at <= now:
             found.state = PolicyState.EXPIRED
             found.save(update_fields=["state"])
             record(shelf.event("expired", actor, found))

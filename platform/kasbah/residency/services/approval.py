@@ -7,7 +7,6 @@ When one of them is no longer what it was, it holds for nothing and the version 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import TypeVar
 
 from django.utils import timezone
 
@@ -16,9 +15,8 @@ from kasbah.common.errors import Conflict, Forbidden, Invalid
 from kasbah.identity.services import Actor, person_behind, require_fresh_login
 from kasbah.residency.models import PolicyState, PolicyVersion
 from kasbah.residency.services.activation import COMPARED, lasts, note, put_in_force
-from kasbah.residency.services.shelves import Comparison, Shelf, shelf_of
+from kasbah.residency.services.shelves import Comparison, Shelf, Version, shelf_of
 
-Version = TypeVar("Version", bound=PolicyVersion)
 AHEAD = timedelta(days=366)
 ASKED = ("requested_by", "requested_at", "expires_at", "activate_at", "bootstrap", "reason", "state", *COMPARED)
 
@@ -158,14 +156,14 @@ def _check_person(actor: Actor, done: str) -> None:
 def _check_waiting(policy: PolicyVersion) -> None:
     if policy.state != PolicyState.REQUESTED:
         raise Conflict(f"Version {policy.version} is {policy.state}; nobody asks for its approval.")
-    if policy.requested_by_id is None:  # type: ignore[attr-defined]
+    if policy.requested_by_id is None:
         raise Conflict(f"No person asked for version {policy.version}; one must (request-activation) before a second.")
     if policy.expires_at is None or policy.expires_at <= timezone.now():
         raise Conflict(f"The request of version {policy.version} has expired. Ask for it again as a new version.")
 
 
 def _check_second(actor: Actor, policy: PolicyVersion) -> None:
-    if actor.user_id in (policy.requested_by_id, policy.created_by_id):  # type: ignore[attr-defined]
+    if actor.user_id in (policy.requested_by_id, policy.created_by_id):
         raise Forbidden(
             "Whoever wrote a version or asked for it does not review it; ask a second person.", code="second_person"
         )

@@ -16,8 +16,8 @@ from kasbah.identity.services import Actor, person_behind
 from kasbah.residency import text
 from kasbah.residency.document import PolicyInvalid, Problem
 from kasbah.residency.models import PolicyState, digest_of
-from kasbah.residency.services.approval import Version, request_activation
-from kasbah.residency.services.shelves import Shelf, shelf_of
+from kasbah.residency.services.approval import request_activation
+from kasbah.residency.services.shelves import Shelf, Version, shelf_of
 
 
 def create_policy(actor: Actor, tenant: Tenant | None, given: Mapping[str, Any] | str) -> Any:
@@ -64,7 +64,7 @@ def roll_back(actor: Actor, policy: Version, at: datetime | None = None) -> Vers
             now = "active already" if found.activated_at else f"{found.state} and never was active"
             raise Conflict(f"Version {found.version} is {now}; roll back to one that decided before.")
         shelf.ready(found)
-        again = _draft(shelf, actor, found.document, found.source)
+        again: Version = _draft(shelf, actor, found.document, found.source)
         record(shelf.event("rolled_back", actor, again, to=found.version))
         return request_activation(actor, again, at)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from uuid import UUID
 
 from django.db import connection
@@ -28,6 +28,7 @@ from kasbah.residency.document import ALL, PolicyInvalid, Problem, validate
 from kasbah.residency.loosening import compare
 from kasbah.residency.models import BaselinePolicy, Policy, PolicyState, PolicyVersion, Site, intact
 
+Version = TypeVar("Version", bound=PolicyVersion)
 LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
 
 
@@ -76,9 +77,9 @@ class Shelf:
         """The version that decides, or None."""
         return self.versions.filter(state=PolicyState.ACTIVE).first()
 
-    def find(self, policy: PolicyVersion) -> Any:
+    def find(self, policy: Version) -> Version:
         """The row as it is now. Raises NotFound."""
-        found = self.versions.filter(pk=policy.pk).first()
+        found: Version | None = self.versions.filter(pk=policy.pk).first()
         if found is None:
             raise NotFound("There is no such policy.")
         return found
