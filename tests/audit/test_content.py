@@ -5,6 +5,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -104,6 +109,44 @@ class TestForms:
         form.add(b'{"choices":[{"index":0,"text":"a"}]}')
         form.add(b'{"choices":[{"index":0,"text":"b","finish_reason":"length"}]}')
         assert form.bytes() == b'{"choices":[{"finish_reason":"length","index":0,"text":"ab"}]}'
+
+
+PAGE = Path(__file__).parents[2] / "docs/auditor/content.md"
+
+
+def programs() -> list[str]:
+    """What the auditor's page tells people to run: the check, and the form of a stream."""
+    return re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
+
+
+class TestThePage:
+    """What docs/auditor/content.md says is so: its programs come to the same as the platform."""
+
+    def test_its_form_of_a_stream_is_ours(self) -> None:
+        call = {"index": 0, "id": "c", "function": {"name": "look", "arguments": '{"a":'}}
+        rest = {"index": 0, "function": {"arguments": "1}"}}
+        chunks: list[dict[str, Any]] = [
+            {"choices": [{"index": 1, "delta": {"role": "assistant", "content": ""}}]},
+            {"choices": [{"index": 1, "delta": {"content": "é\u2028"}}, {"index": 0, "delta": {"tool_calls": [call]}}]},
+            {"choices": [{"index": 0, "delta": {"tool_calls": [rest]}, "finish_reason": "tool_calls"}]},
+            {"choices": [{"index": 2, "text": "t", "finish_reason": None}]},
+            {"choices": [], "usage": {}},
+        ]
+        form, names = StreamForm(), dict[str, Any]()
+        for chunk in chunks:
+            form.add(json.dumps(chunk).encode())
+        exec(programs()[1], names)  # noqa: S102 - our own page
+        assert names["stream_form"](chunks) == form.bytes()
+
+    @pytest.mark.parametrize(("content", "said"), [("é", "prompt matches"), ("e", "prompt DIFFERS")])
+    def test_its_check_tells_right_from_wrong(self, tmp_path: Path, content: str, said: str) -> None:
+        key = os.urandom(32)
+        part = {"part": "prompt", "opening": key.hex(), "content": content, "commitment": by_hand(key, "é".encode())}
+        (tmp_path / "content.json").write_text(json.dumps({"parts": [part]}), encoding="utf-8")
+        ran = subprocess.run(
+            [sys.executable, "-I", "-c", programs()[0]], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        assert ran.stdout.strip() == said
 
 
 @pytest.mark.django_db(transaction=True)

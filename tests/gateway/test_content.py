@@ -14,7 +14,7 @@ import pytest
 
 from kasbah.audit.content.opening import Opened, open_record
 from kasbah.audit.content.records import commit
-from kasbah.audit.models import Content
+from kasbah.audit.models import Content, ContentKey
 from kasbah.common import rls
 from tests.factories import Household
 from tests.gateway.calls import CHAT, chat, chunks_of, error_of, inference_events, jobs_of, post
@@ -94,6 +94,8 @@ def test_none_keeps_nothing(stack: Stack) -> None:
         answer = post(stack, who, CHAT, chat("x [[tokens=2]]", stream=streams))
         assert answer.status_code == 200
         assert kept(who, answer) == {}
+    with rls.tenant_scope(who.tenant.id):
+        assert not ContentKey.objects.exists()  # no key was asked for, so nothing was done for content at all
     assert all("commitments" not in event and "content" not in event["details"] for event in inference_events(who))
 
 
