@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from inference_worker.contract import canonical
 from inference_worker.contract.signing import Purpose, Signer
 from kasbah.audit.export import verify
 from kasbah.audit.log import merkle, note
@@ -188,7 +189,7 @@ def cosigned(log: Signed, bundle: bytes, *witnesses: tuple[Key, Ed25519PrivateKe
         files["checkpoint"] = str(Note(made.text, made.signatures + more)).encode()
         manifest = json.loads(files["MANIFEST.json"])
         manifest["files"]["checkpoint"]["sha256"] = hashlib.sha256(files["checkpoint"]).hexdigest()
-        files["MANIFEST.json"] = verify.canonical(manifest)
+        files["MANIFEST.json"] = canonical.dumps(manifest)
         text = f"{verify.FORMAT}\n{ORIGIN}\n{hashlib.sha256(files['MANIFEST.json']).hexdigest()}\n"
         files["MANIFEST.note"] = str(Note(text, (note.sign(text, log.key, log.private.sign),))).encode()
 

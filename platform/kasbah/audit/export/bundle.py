@@ -22,8 +22,7 @@ from inference_worker.contract import canonical
 from kasbah.audit.export import verify
 from kasbah.audit.log import note
 from kasbah.audit.log.merkle import Node, leaf_hash
-from kasbah.audit.log.note import Checkpoint, Key, Note, Signature
-from kasbah.audit.log.proofs import lines_of
+from kasbah.audit.log.note import Checkpoint, Key, Note, Signature, lines_of
 from kasbah.audit.log.tiles import WIDTH, name, width_of
 
 Sign = Callable[[str], Signature]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -14,6 +13,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from kasbah.audit.log import proofs
+from kasbah.audit.log.note import lines_of
 from kasbah.common import rls
 from kasbah.common.api import ManagementView, StrictSerializer
 
@@ -99,7 +99,7 @@ class ConsistencyView(LogView):
         query = ConsistencyQuery(data=request.query_params.dict())
         query.is_valid(raise_exception=True)
         found = proofs.consistency(self.log_of, query.validated_data["from"], query.validated_data["to"])
-        return Response({"hashes": [base64.b64encode(one).decode() for one in found]})
+        return Response({"hashes": lines_of(found)})
 
 
 class _System:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidSignature
@@ -148,6 +148,11 @@ class Checkpoint:
         if not size.isascii() or not size.isdigit() or str(int(size)) != size or len(root) != HASH:
             raise BadNote("a checkpoint has a decimal size and a root of 32 bytes")
         return cls(lines[0], int(size), root)
+
+
+def lines_of(hashes: Sequence[bytes]) -> list[str]:
+    """Hashes in base64, as the C2SP formats have them."""
+    return [base64.b64encode(one).decode() for one in hashes]
 
 
 def _signature(line: str) -> Signature:

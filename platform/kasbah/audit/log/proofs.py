@@ -5,14 +5,13 @@ The caller's scope says whose rows exist. Proofs come from the tiles, so their c
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 from kasbah.audit.log import merkle, sequencer
 from kasbah.audit.log.models import Leaf, Log, SignedCheckpoint
+from kasbah.audit.log.note import lines_of
 from kasbah.audit.log.tiles import TileMissing, TileTree
 from kasbah.audit.models import Intake
 from kasbah.audit.services.receipts import origin_of
@@ -45,11 +44,6 @@ class Inclusion:
         """As C2SP tlog-proof: the content of a `.tlog-proof` file."""
         lines = ["c2sp.org/tlog-proof@v1", f"index {self.index}", *lines_of(self.hashes)]
         return "\n".join(lines) + "\n\n" + self.checkpoint
-
-
-def lines_of(hashes: Sequence[bytes]) -> list[str]:
-    """Hashes in base64, as the C2SP formats have them."""
-    return [base64.b64encode(one).decode() for one in hashes]
 
 
 def head(tenant_id: UUID | None) -> Head:
