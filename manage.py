@@ -11,4 +11,7 @@ if __name__ == "__main__":
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "kasbah.config.settings")
     from django.core.management import execute_from_command_line
 
+    from kasbah.config.egress import guard
+
+    guard(sys.argv[1] if len(sys.argv) > 1 else "help")
     execute_from_command_line(sys.argv)

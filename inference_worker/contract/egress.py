@@ -141,7 +141,7 @@ class Guard:
     def check_address(self, address: object) -> None:
         """The same for the address of a socket call; what is no host and port is a family of its own, and refused."""
         if not isinstance(address, tuple) or len(address) < 2:
-            self._refuse(f"{type(address).__name__}:0")
+            self._refuse("anywhere:0")
         else:
             self.check(address[0], address[1])
 

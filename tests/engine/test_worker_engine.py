@@ -22,6 +22,7 @@ from tests.inference_worker.harness import ControlPlane, Serving, alive, chat, s
 REPOSITORY = Path(__file__).resolve().parents[2]
 ENGINE_PYTHON = REPOSITORY / ".venv-engine" / "bin" / "python"
 MODELS = REPOSITORY / "build" / "models"
+LAUNCH = REPOSITORY / "inference_worker" / "engine" / "launch.py"
 SECRET = "xylophone"  # in every prompt, and in no log
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
@@ -142,3 +143,12 @@ def test_no_prompt_is_in_a_log(engine: Serving) -> None:
     logs = {file.name: file.read_text() for file in (engine.worker.state_dir / "logs").iterdir()}
     assert any("vLLM" in text for text in logs.values())
     assert not [name for name, text in {**logs, "worker": engine.worker.log}.items() if SECRET in text]
+
+
+def test_vllm_runs_behind_its_guard_and_wants_no_connection(engine: Serving) -> None:
+    engine.ask(chat("hello", max_tokens=2))
+    report = engine.worker.report()
+    assert report is not None
+    assert report.egress == []
+    command = [Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in engine.worker.descendants()]
+    assert any(str(LAUNCH).encode() in words[1:2] for words in command)

@@ -37,6 +37,8 @@ CONTEXT = 2048  # tokens of the model's context
 
 HOUSEKEEPING = """
 import time, django
+from kasbah.config.egress import guard
+guard("housekeeping")
 django.setup()
 from kasbah.serving.tasks import collect_reports, sweep_jobs
 while True:

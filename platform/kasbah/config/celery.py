@@ -11,6 +11,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "kasbah.config.settings")
 from django.conf import settings
 
 from kasbah.common.checks import UnsafeDatabase, refuse_unsafe_role
+from kasbah.config.egress import guard
 
 app = Celery("kasbah")
 app.conf.update(
@@ -33,6 +34,13 @@ app.conf.update(
     },
 )
 app.autodiscover_tasks(["kasbah.audit", "kasbah.serving", "kasbah.residency"])
+
+
+@signals.worker_init.connect
+@signals.beat_init.connect
+def _guard_egress(**_: object) -> None:
+    """What it forks is guarded with it."""
+    guard("housekeeping")
 
 
 @signals.worker_init.connect

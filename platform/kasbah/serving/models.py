@@ -69,6 +69,8 @@ class Worker(models.Model):
     served = models.JSONField(default=list)  # contract.Served of the last report
     refused = models.PositiveBigIntegerField(default=0)
     stale_writes = models.PositiveBigIntegerField(default=0)
+    egress_refused = models.PositiveBigIntegerField(default=0)
+    egress = models.JSONField(default=list)  # contract.Egress of the last report: the latest destinations
     trusted_keys = models.JSONField(default=list)  # ids of the control plane's keys that it says it believes
     held_keys = models.JSONField(default=list)  # ids of the site's keys that it says it has
     must_rotate = models.BooleanField(default=False)  # asked to replace its identity key

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlsplit
 
+from inference_worker.contract import egress
 from kasbah.audit.services import Event, EventType, Resource, record
 from kasbah.common import rls, sealed, validation
 from kasbah.common.errors import Conflict, Invalid
@@ -111,9 +112,15 @@ def store_url(site: Site) -> str:
 
 
 def addresses(site_id: object, broker: bytes | memoryview, store: bytes | memoryview) -> tuple[str, str]:
-    """Broker and store of a site from its two sealed columns. Raises sealing.CannotOpen."""
+    """Broker and store of a site from its two sealed columns; this process may connect there from now on.
+
+    Raises sealing.CannotOpen.
+    """
     opened = unseal(site_id, "broker_url_sealed", broker).decode()
-    return opened, unseal(site_id, "store_url_sealed", store).decode() if store else opened
+    found = opened, unseal(site_id, "store_url_sealed", store).decode() if store else opened
+    if (guard := egress.installed()) is not None:
+        guard.allow(f"site {site_id}", found)
+    return found
 
 
 def unseal(site_id: object, column: str, box: bytes | memoryview) -> bytes:

@@ -31,6 +31,16 @@ class ServedShown(serializers.Serializer[Any]):
     detail = serializers.CharField(required=False, allow_blank=True)
 
 
+class EgressShown(serializers.Serializer[Any]):
+    """Connections to one destination that a worker or its engine was refused since its start."""
+
+    process = serializers.CharField(help_text="worker or engine.")
+    destination = serializers.CharField(help_text="host:port, or name:dns for a look-up.")
+    count = serializers.IntegerField()
+    first = serializers.IntegerField(help_text="Seconds since the epoch.")
+    last = serializers.IntegerField(help_text="Seconds since the epoch.")
+
+
 class WorkerShown(serializers.ModelSerializer[Worker]):
     """An inference worker node."""
 
@@ -39,13 +49,14 @@ class WorkerShown(serializers.ModelSerializer[Worker]):
     alive = serializers.SerializerMethodField(help_text="Whether it was heard within the last 15 seconds.")
     capacity = serializers.SerializerMethodField(help_text="Jobs that its ready engines run at once.")
     served = ServedShown(many=True, read_only=True)
+    egress = EgressShown(many=True, read_only=True)
     hardware = serializers.DictField(read_only=True)
 
     class Meta:
         model = Worker
         fields = [
             "id", "site", "name", "state", "alive", "engine", "capacity", "public_key", "fingerprint", "hardware",
-            "served", "refused", "stale_writes", "last_seen_at", "created_at",
+            "served", "refused", "stale_writes", "egress_refused", "egress", "last_seen_at", "created_at",
         ]  # fmt: skip
 
     def get_public_key(self, worker: Worker) -> str:

@@ -15,7 +15,7 @@ from django.utils import timezone
 from inference_worker.contract import keys
 from inference_worker.contract.messages import Refusal, RefusalCode, Report, checked
 from inference_worker.contract.signing import BadToken, Purpose, Verifier
-from kasbah.audit.services import EventType, Outcome, Resource, record
+from kasbah.audit.services import EventType, Outcome, Resource, egress, record
 from kasbah.common import rls
 from kasbah.identity.services import system
 from kasbah.residency.models import Site
@@ -23,7 +23,7 @@ from kasbah.residency.services import Look, note_health
 from kasbah.serving import receipts
 from kasbah.serving.dispatch.capacity import check_report
 from kasbah.serving.dispatch.store import REFUSE, StoreAway
-from kasbah.serving.housekeeping import assignments, brokers, enrol, identities, keyturn
+from kasbah.serving.housekeeping import assignments, brokers, enrol, identities, keyturn, workers_egress
 from kasbah.serving.housekeeping.identities import record_of
 from kasbah.serving.housekeeping.sites import Reached, all_sites, reach
 from kasbah.serving.models import LOST_AFTER, UNHEARD, Job, Worker, WorkerState
@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 def collect() -> Counter[str]:
     """One tick over all sites. Answers what was heard, by kind."""
+    egress.tell()
     heard: Counter[str] = Counter()
     for site in all_sites():
         with reach(site) as reached:
@@ -102,6 +103,8 @@ def take_report(worker: Worker, report: Report) -> None:
         "engine": report.engine[:60],
         "refused": report.refused,
         "stale_writes": report.stale,
+        "egress_refused": workers_egress.count(report.egress_refused),
+        "egress": workers_egress.sound(report.egress),
         "trusted_keys": report.trusts[:20],
         "held_keys": report.opens[:20],
     }
@@ -109,11 +112,14 @@ def take_report(worker: Worker, report: Report) -> None:
     back = worker.state == WorkerState.LOST
     if not changed and not back and worker.last_seen_at and now - worker.last_seen_at < WRITTEN_EVERY:
         return
+    before = worker.egress
     for name in changed:
         setattr(worker, name, said[name])
     worker.last_seen_at = now
     with rls.platform_scope():
         worker.save(update_fields=[*changed, "last_seen_at"])
+        if "egress" in changed:
+            workers_egress.note(worker, before)
         if back:
             _set_state(worker, WorkerState.LOST, WorkerState.ENROLLED, EventType.WORKER_RESUMED)
 
