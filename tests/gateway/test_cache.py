@@ -6,10 +6,14 @@ import asyncio
 from uuid import UUID
 
 import pytest
+from asgiref.sync import sync_to_async
 
+from kasbah.common.changes import ChangeListener
+from kasbah.common.database import Database
 from kasbah.common.errors import Unavailable
 from kasbah.gateway import cache
 from kasbah.gateway.cache import Kept
+from tests import factories
 
 A, B = UUID(int=1), UUID(int=2)
 
@@ -91,3 +95,32 @@ async def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         await source.get(UUID(int=number))
     assert await source.get(UUID(int=4)) == 5
     assert await source.get(UUID(int=0)) == 6
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_new_baseline_holds_within_a_second(database: Database, app_url: str) -> None:
+    """Announced by the database, it drops what is kept of every tenant. Control: unannounced, the old one stays."""
+    everything = {"id": "all", "effect": "allow", "data_classes": ["public"], "models": ["*"], "sites": ["*"]}
+    tenant = await sync_to_async(factories.tenant)()
+    await sync_to_async(factories.active_policy)(tenant, {"version": 1, "rules": [everything]})
+    listener = ChangeListener(app_url)
+    near = cache.TenantCache(database, listener)
+    await listener.start()
+    try:
+        assert await baseline_version(near, tenant.id) == 0
+        await sync_to_async(factories.active_policy)(None, {"version": 1, "rules": []})
+        async with asyncio.timeout(1):
+            while await baseline_version(near, tenant.id) != 1:
+                await asyncio.sleep(0.01)
+        listener._callbacks.clear()
+        await sync_to_async(factories.active_policy)(None, {"version": 1, "rules": [everything]})
+        await asyncio.sleep(0.5)
+        assert await baseline_version(near, tenant.id) == 1
+    finally:
+        await listener.close()
+
+
+async def baseline_version(near: cache.TenantCache, tenant_id: UUID) -> int:
+    policy = (await near.facts(tenant_id)).policy
+    assert policy is not None
+    return policy.baseline.version if policy.baseline else 0

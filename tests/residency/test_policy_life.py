@@ -363,3 +363,15 @@ def test_one_tenants_trouble_does_not_hold_up_another(house: House, monkeypatch:
     monkeypatch.undo()
     assert services.activate_due() == {"activated": 1}
     assert [one.states()[2] for one in houses] == ["active", "active"]
+
+
+def test_the_clock_of_housekeeping_looks_every_few_seconds(house: House) -> None:
+    from kasbah.config.celery import app
+
+    app.loader.import_default_modules()
+    entry = app.conf.beat_schedule["activate-policies"]
+    assert entry["schedule"] <= 5
+    asked = house.asked(WIDE)
+    house.set(asked, expires_at=past(seconds=1))
+    app.tasks[entry["task"]].run()
+    assert house.states() == {1: "expired"}
