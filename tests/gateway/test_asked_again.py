@@ -51,7 +51,7 @@ def read(data: bytes) -> Past:
 
 
 @given(rules(), questions(), FOUND, st.booleans())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_it_comes_back_as_it_was_asked(
     own: list[dict[str, Any]], question: Question, found: dict[str, int], looks: bool
 ) -> None:

@@ -206,6 +206,22 @@ def test_too_many_for_the_time_is_said_clearly(home: Household, monkeypatch: pyt
     assert len(factories.events_of(home.tenant.id)) == 3
 
 
+def test_the_clock_also_runs_over_what_is_not_looked_at(home: Household, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flood of requests that were refused for a quota takes time too."""
+    with rls.tenant_scope(home.tenant.id):
+        event = {"type": "inference.denied", "reason": "insufficient_quota", "time": "2026-01-01T00:00:00.000000Z"}
+        event |= {"model": {"name": "m"}, "policy": {}, "details": {}}
+        Intake.objects.create(
+            id=ident(timezone.now()),
+            tenant_id=home.tenant.id,
+            type="inference.denied",
+            event=json.dumps(event).encode(),
+        )
+    monkeypatch.setattr("kasbah.residency.services.simulation.LOOK_AT_CLOCK", 1)
+    with pytest.raises(Invalid, match="shorter one"):
+        simulate_policy(SYSTEM, home.tenant, document(), week(), seconds=0)
+
+
 def test_a_statement_that_takes_too_long_is_said_clearly(home: Household, monkeypatch: pytest.MonkeyPatch) -> None:
     def slow(*_: object) -> Iterator[bytes]:
         with connection.cursor() as cursor:

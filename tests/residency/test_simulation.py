@@ -141,7 +141,7 @@ def test_counts_by_every_dimension_and_up_to_twenty_examples() -> None:
 
 
 @given(rules(), rules(), st.lists(questions(), max_size=6))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_every_answer_is_that_of_decide(
     then: list[dict[str, Any]], now: list[dict[str, Any]], asked_then: list[Question]
 ) -> None:
@@ -168,7 +168,7 @@ def test_every_answer_is_that_of_decide(
 
 
 @given(rules(), st.lists(questions(), max_size=6))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_the_same_policy_changes_nothing(then: list[dict[str, Any]], asked_then: list[Question]) -> None:
     same = policy(*then)
     tally = simulate([asked(same, question) for question in asked_then], same)

@@ -33,7 +33,7 @@ DAYS = 7  # of the default period
 MOST_DAYS = 92
 STATEMENT_SECONDS = 30
 API_SECONDS = 60  # a request over the API may take this long; the command has no such limit
-LOOK_AT_CLOCK = 1_000  # requests
+LOOK_AT_CLOCK = 1_000  # events
 RECORDED = (EventType.INFERENCE_INTENT, EventType.INFERENCE_DENIED)
 DENIED_BY_POLICY = "residency_denied"  # the reason in an event; others (a quota) say nothing about the policy
 
@@ -130,8 +130,8 @@ def simulate_policy(
 ) -> Simulation:
     """Decide the tenant's requests of `period` again with a version or a document that is not kept.
 
-    `progress` hears how many were read, now and then. Raises NotFound, Forbidden, PolicyInvalid, and Invalid when it
-    takes longer than `seconds`. It reads the audit log, so it is on record.
+    `progress` hears how many events were read, now and then. Raises NotFound, Forbidden, PolicyInvalid, Unavailable,
+    and Invalid when it takes longer than `seconds`. It reads the audit log, so it is on record.
     """
     require(actor, Permission.AUDIT_READ, tenant)
     document: Mapping[str, Any] = policy.document if isinstance(policy, Policy) else policy
@@ -144,7 +144,7 @@ def simulate_policy(
             # Closed here: a cursor that is closed later would break whatever transaction its connection has by then.
             events = stream(tenant.id, RECORDED, period.since, period.until)
             with statement_timeout(STATEMENT_SECONDS), closing(events):
-                requests = _within(_requests(tenant.id, period, events), seconds, progress)
+                requests = _requests(tenant.id, period, _within(events, seconds, progress))
                 tally = simulate(requests, compiled, on_change)
         except OperationalError as error:
             if isinstance(error.__cause__, QueryCanceled):
@@ -156,13 +156,11 @@ def simulate_policy(
     return result
 
 
-def _within(
-    requests: Iterator[Past | Unknown], seconds: float | None, progress: Callable[[int], None] | None
-) -> Iterator[Past | Unknown]:
-    """The same requests, with an eye on the clock. Raises Invalid."""
+def _within(events: Iterable[bytes], seconds: float | None, progress: Callable[[int], None] | None) -> Iterator[bytes]:
+    """The same events, with an eye on the clock. Raises Invalid."""
     began = time.monotonic()
-    for number, request in enumerate(requests, 1):
-        yield request
+    for number, event in enumerate(events, 1):
+        yield event
         if number % LOOK_AT_CLOCK == 0:
             if seconds is not None and time.monotonic() - began > seconds:
                 raise _too_long()
@@ -172,7 +170,7 @@ def _within(
 
 def _too_long() -> Invalid:
     return Invalid(
-        "There are too many requests in this period to simulate them while you wait; give a shorter one, or run "
+        "There are too many events in this period to simulate them while you wait; give a shorter one, or run "
         "manage.py simulatepolicy.",
         param="since",
         code="period_too_long",

@@ -20,7 +20,7 @@ from kasbah.residency.commands import find_policy, read_document
 from kasbah.residency.services import simulation
 from kasbah.residency.simulation import CHANGES, Change
 
-PROGRESS_EVERY = 10_000  # requests
+PROGRESS_EVERY = 10_000  # events
 
 
 class Command(TenantCommand):
@@ -63,10 +63,10 @@ class Command(TenantCommand):
         found = simulation.facts(result)
         return found if options["as_json"] else for_people(found, options["csv"])
 
-    def progress(self, requests: int) -> None:
+    def progress(self, events: int) -> None:
         """A line now and then."""
-        if requests % PROGRESS_EVERY == 0:
-            self.stderr.write(f"{requests} requests read")
+        if events % PROGRESS_EVERY == 0:
+            self.stderr.write(f"{events} events read")
 
 
 @contextmanager
