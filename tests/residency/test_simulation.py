@@ -140,8 +140,8 @@ def test_counts_by_every_dimension_and_up_to_twenty_examples() -> None:
     assert len(seen) == 26
 
 
-@given(rules(), rules(), st.lists(questions(), max_size=6))
-@settings(max_examples=80, deadline=None)
+@given(rules(), rules(), st.lists(questions(), max_size=4))
+@settings(max_examples=60, deadline=None)
 def test_every_answer_is_that_of_decide(
     then: list[dict[str, Any]], now: list[dict[str, Any]], asked_then: list[Question]
 ) -> None:
@@ -167,7 +167,7 @@ def test_every_answer_is_that_of_decide(
         assert sum(groups, Counter[Kind]()) == expected
 
 
-@given(rules(), st.lists(questions(), max_size=6))
+@given(rules(), st.lists(questions(), max_size=4))
 @settings(max_examples=30, deadline=None)
 def test_the_same_policy_changes_nothing(then: list[dict[str, Any]], asked_then: list[Question]) -> None:
     same = policy(*then)
