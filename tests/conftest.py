@@ -42,7 +42,12 @@ from infra.local import valkey as local_valkey
 # settings can be loaded first.
 HOME = Path(tempfile.mkdtemp(prefix="ksb-test-"))
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
-LEFT_OUT = pytest.StashKey[int]()
+# Programs of others that some tests need: the marker, the variable that names the program, what to say without it.
+OTHERS = {
+    "amqp": ("KASBAH_TEST_AMQP", "tests of RabbitMQ; KASBAH_TEST_AMQP names no rabbitmq-server"),
+    "go": ("KASBAH_TEST_GO", "tests with Go's verifiers; KASBAH_TEST_GO names no go (golang-golang-x-mod-dev)"),
+}
+LEFT_OUT = pytest.StashKey[dict[str, int]]()
 KEEP = ("django_migrations", "django_content_type", "auth_permission")
 # Tables that nobody may empty, and what keeps them.
 KEPT = (
@@ -266,18 +271,18 @@ def _no_network() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests of RabbitMQ need a program that is not installed with the others."""
-    if os.environ.get("KASBAH_TEST_AMQP"):
-        return
-    left_out = [item for item in items if item.get_closest_marker("amqp")]
-    if left_out:
-        items[:] = [item for item in items if item not in left_out]
-        config.hook.pytest_deselected(items=left_out)
-        config.stash[LEFT_OUT] = len(left_out)
+    """Tests with programs that are not installed with the others are left out, and said to be."""
+    counts: dict[str, int] = {}
+    for marker, (variable, _) in OTHERS.items():
+        left_out = [] if os.environ.get(variable) else [item for item in items if item.get_closest_marker(marker)]
+        if left_out:
+            items[:] = [item for item in items if item not in left_out]
+            config.hook.pytest_deselected(items=left_out)
+            counts[marker] = len(left_out)
+    config.stash[LEFT_OUT] = counts
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Say what did not run, where everybody looks."""
-    if count := config.stash.get(LEFT_OUT, 0):
-        line = f"NOT RUN: {count} tests of RabbitMQ; KASBAH_TEST_AMQP names no rabbitmq-server."
-        terminalreporter.write_line(line, yellow=True)
+    for marker, count in config.stash.get(LEFT_OUT, {}).items():
+        terminalreporter.write_line(f"NOT RUN: {count} {OTHERS[marker][1]}.", yellow=True)
