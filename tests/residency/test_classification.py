@@ -101,6 +101,13 @@ def test_counts_and_the_kinds_that_are_asked_for() -> None:
     assert summary(find(text)) == "email 2, iban 1, payment-card 1"
 
 
+def test_a_number_that_may_be_two_things_counts_as_the_one_that_is_looked_for() -> None:
+    text = "4980816362395"  # a Romanian CNP with valid check digits, and a card's number too
+    assert find(text, "national-id") == {"national-id": 1}
+    assert find(text, "payment-card") == {"payment-card": 1}
+    assert find(text) == {"payment-card": 1}
+
+
 def test_every_text_that_reaches_the_engine_is_looked_through() -> None:
     body: dict[str, Any] = {
         "messages": [

@@ -69,16 +69,18 @@ def look(text: str, detect: Iterable[str]) -> dict[str, int]:
 
 
 def _searches(wanted: frozenset[str]) -> Iterator[tuple[str, Search]]:
-    """In this order, because what one finds is not looked at by the next: part of an IBAN may look like a card."""
+    """In this order, because what one finds is not looked at by the next. So a number that may be two things counts as
+    one of those that are wanted; only IBANs, which are unmistakable and have parts that are not, are always taken out.
+    """
     checks, plans = Work(MOST_CHECKS), Work(MOST_PLANS)
     if EMAIL in wanted:
         yield EMAIL, emails
     if wanted & {IBAN, CARD, NATIONAL, PHONE}:
         yield IBAN, lambda text: ibans(text, checks)
+    if CARD in wanted:
         yield CARD, lambda text: numbers(text, CARD, checks)
-    if wanted & {NATIONAL, PHONE}:
-        yield NATIONAL, lambda text: numbers(text, NATIONAL, checks)
     if NATIONAL in wanted:
+        yield NATIONAL, lambda text: numbers(text, NATIONAL, checks)
         yield NATIONAL, lambda text: lettered(text, checks)
     if PHONE in wanted:
         yield PHONE, lambda text: phones(text, plans)
