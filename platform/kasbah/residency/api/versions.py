@@ -97,8 +97,8 @@ class SettingChange(serializers.Serializer[Any]):
     """A field of the document that is no rule; null where it is not there."""
 
     field = serializers.CharField()
-    before = serializers.JSONField(allow_null=True)
-    after = serializers.JSONField(allow_null=True)
+    before = serializers.JSONField()
+    after = serializers.JSONField()
 
 
 class DifferenceShown(serializers.Serializer[Any]):
