@@ -11,6 +11,9 @@ Exit code 0: everything that was asked holds. 1: it does not; the first word on 
   ticket_mismatch   the receipt is about another ticket, or contradicts it
   site_not_allowed  processed at a site that the ticket does not allow
   ticket_expired    started after the ticket had expired
+  before_ticket     started more than a minute before the ticket was issued
+  unknown_site      processed at a site that --sites does not list
+  wrong_jurisdiction  processed in another jurisdiction than --jurisdiction allows
   unexpected        differs from what --expect asks for
 
 2: wrong usage, or a file that cannot be read.
@@ -36,6 +39,7 @@ RECEIPT_PURPOSE = "kasbah-receipt-v1"
 TICKET_PURPOSE = "kasbah-ticket-v1"
 MAX_TOKEN = 64 * 1024
 MAX_INTEGER = 2**53 - 1
+CLOCK_SKEW = 60  # seconds by which the clocks of two machines may differ
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}(Z|\+00:00)")
 DIGEST = re.compile(r"[0-9a-f]{64}")
 OUTCOMES = ("succeeded", "failed", "cancelled")
@@ -185,8 +189,11 @@ def verify_ticket(token: str, control_keys: Keys, receipt: dict[str, Any]) -> di
             raise Rejected("ticket_mismatch", f"{name} is {receipt[name]} in the receipt, {ticket[name]} in the ticket")
     if receipt["site"] not in ticket["sites"]:
         raise Rejected("site_not_allowed", f"processed at {receipt['site']}, which the ticket does not allow")
-    if moment(receipt["started"], "started").timestamp() > ticket["expires"]:
+    started = moment(receipt["started"], "started").timestamp()
+    if started > ticket["expires"]:
         raise Rejected("ticket_expired", "processing began after the ticket had expired")
+    if started < ticket["issued"] - CLOCK_SKEW:
+        raise Rejected("before_ticket", "processing began before the ticket was issued")
     return ticket
 
 
@@ -235,6 +242,38 @@ def check_expected(receipt: dict[str, Any], expected: dict[str, str]) -> None:
             raise Rejected("unexpected", f"{name} is {receipt[name]}, not {value}")
 
 
+def no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys differ: of two equal ones a reader could take either. Raises UsageError."""
+    if len(dict(pairs)) != len(pairs):
+        raise UsageError("the list of sites names something twice")
+    return dict(pairs)
+
+
+def read_sites(path: str) -> dict[str, str]:
+    """Jurisdictions by site id: {"ID": "FR"}, or the answer of /api/sites/ as it came. Raises UsageError."""
+    try:
+        said = json.loads(read_text(path), object_pairs_hook=no_twins)
+        rows = (
+            said["data"] if isinstance(said.get("data"), list) else [{"id": k, "jurisdiction": said[k]} for k in said]
+        )
+        pairs = [(row["id"], row["jurisdiction"]) for row in rows]
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{path} is not a list of sites in JSON") from error
+    if not all(isinstance(text, str) for pair in pairs for text in pair):
+        raise UsageError(f"{path} is not a list of sites in JSON")
+    return {str(site): str(place) for site, place in no_twins(pairs).items()}
+
+
+def check_place(receipt: dict[str, Any], sites: dict[str, str], allowed: list[str]) -> str:
+    """The jurisdiction where it was processed, when it is an allowed one. Raises Rejected."""
+    place = sites.get(receipt["site"])
+    if place is None:
+        raise Rejected("unknown_site", f"processed at {receipt['site']}, which the list of sites does not have")
+    if allowed and place not in allowed:
+        raise Rejected("wrong_jurisdiction", f"processed in {place}, not in {', '.join(allowed)}")
+    return place
+
+
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -251,7 +290,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--expect", action="append", default=[], metavar="FIELD=VALUE", help="a field and the value it must have"
     )
+    parser.add_argument("--sites", metavar="FILE", help='your own list of sites: {"SITE ID": "FR"}, or /api/sites/')
+    parser.add_argument(
+        "--jurisdiction", action="append", default=[], metavar="CODE", help="where it may have been processed"
+    )
     options = parser.parse_args(arguments)
+    if options.jurisdiction and options.sites is None:
+        parser.error("--jurisdiction needs --sites")
     if (options.ticket is None) != (options.control_key is None):
         parser.error("--ticket and --control-key go together")
     return options
@@ -266,6 +311,8 @@ def main(arguments: list[str] | None = None) -> int:
         found: dict[str, Any] = {"receipt": receipt}
         if options.ticket is not None:
             found["ticket"] = verify_ticket(read_text(options.ticket), read_keys(options.control_key), receipt)
+        if options.sites is not None:
+            found["jurisdiction"] = check_place(receipt, read_sites(options.sites), options.jurisdiction)
         check_expected(receipt, expected)
     except Rejected as error:
         print(f"{error.name}: {error}", file=sys.stderr)

@@ -61,7 +61,6 @@ GENERATED: dict[str, Callable[[], str]] = {
     "secret_key": lambda: secrets.token_urlsafe(64),
     "kek": _key,
     "api_key_pepper": lambda: f"p1:{_key()}",
-    "ticket_key": _key,
     "audit_key": _key,
 }
 

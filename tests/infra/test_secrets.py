@@ -25,7 +25,7 @@ def test_only_the_containers_can_read_them(secrets_folder: Path) -> None:
 def test_no_two_are_equal_and_keys_are_keys(secrets_folder: Path) -> None:
     texts = [path.read_text() for path in secrets_folder.iterdir() if path.name != "site_main_enrol_token"]
     assert len(set(texts)) == len(texts)
-    assert all(len(base64.b64decode((secrets_folder / name).read_text())) == 32 for name in ("kek", "ticket_key"))
+    assert all(len(base64.b64decode((secrets_folder / name).read_text())) == 32 for name in ("kek", "audit_key"))
 
 
 def test_brokers_keep_no_password(secrets_folder: Path) -> None:

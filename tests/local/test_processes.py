@@ -82,7 +82,7 @@ def test_secrets_are_private_random_and_written_once(tmp_path: Path) -> None:
         first = write(tmp_path / "a", "redis://1")
     finally:
         os.umask(old)
-    assert set(first) >= {"database_url", "redis_url", "secret_key", "kek", "api_key_pepper", "ticket_key", "audit_key"}
+    assert set(first) >= {"database_url", "redis_url", "secret_key", "kek", "api_key_pepper", "audit_key"}
     for folder in (tmp_path / "a" / "secrets", tmp_path / "a" / "admin"):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         for path in folder.iterdir():
@@ -110,7 +110,7 @@ def test_the_keys_are_what_the_control_plane_reads(tmp_path: Path, monkeypatch: 
     for name in [name for name in os.environ if name.startswith("KASBAH_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("KASBAH_SECRETS_DIR", str(folder))
-    for name in ("KEK", "TICKET_KEY", "AUDIT_KEY"):
+    for name in ("KEK", "AUDIT_KEY"):
         assert len(env.key_bytes(name)) == 32
     assert env.value("DATABASE_URL") == "a"
     with pytest.raises(env.SettingMissing):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import base64
+import json
 import re
 import shlex
 import shutil
@@ -17,7 +18,7 @@ import msgspec
 import pytest
 
 from inference_worker.contract.messages import Receipt, Ticket, sha256_hex
-from inference_worker.contract.signing import Purpose, Signer, Verifier, b64
+from inference_worker.contract.signing import Purpose, Signer, Verifier, b64, unb64
 from kasbah.residency.services import tickets
 
 from .signed import CONTROL, OTHER_SITE, SITE, TICKET, Worker
@@ -40,6 +41,7 @@ class Desk:
         self.put("receipt.txt", worker.receipt(ticket))
         self.put("ticket.txt", ticket)
         self.put("worker.pub", b64(worker.key))
+        self.put("sites.json", json.dumps({str(SITE): "FR", str(OTHER_SITE): "MA"}))
         self.put("control.pub", b64(CONTROL.public.public_bytes_raw()))
 
     def put(self, name: str, text: str) -> None:
@@ -154,6 +156,7 @@ def test_a_forged_receipt(desk: Desk, worker: Worker, name: str, make: Callable[
         ("ticket_mismatch", {"model_digest": sha256_hex("other")}),
         ("ticket_mismatch", {"ticket_sha256": sha256_hex("other")}),
         ("site_not_allowed", {"site": str(OTHER_SITE)}),
+        ("before_ticket", {"started": "2026-11-23T07:58:59.999999Z"}),
         ("ticket_expired", {"started": "2026-11-23T08:10:00.000001Z", "finished": "2026-11-23T08:10:01.000000Z"}),
     ],
 )
@@ -174,6 +177,57 @@ def test_a_ticket_that_the_control_plane_did_not_sign(desk: Desk, worker: Worker
     assert desk.check_both() == (1, "", "bad_signature")
     desk.put("ticket.txt", CONTROL.sign(Purpose.TICKET, {"job": "x"}))
     assert desk.check_both() == (1, "", "malformed")
+
+
+def placed(desk: Desk, *codes: str) -> tuple[int, str]:
+    """Exit code and first word, when it must be in one of these jurisdictions."""
+    code, _, word = desk.check("--sites", "sites.json", *(text for code in codes for text in ("--jurisdiction", code)))
+    return code, word
+
+
+def test_where_it_was_processed(desk: Desk) -> None:
+    assert placed(desk)[0] == placed(desk, "FR")[0] == placed(desk, "MA", "FR")[0] == 0
+    assert msgspec.json.decode(desk.check("--sites", "sites.json")[1])["jurisdiction"] == "FR"
+    assert placed(desk, "MA") == (1, "wrong_jurisdiction")
+    desk.put("sites.json", json.dumps({"data": [{"id": str(SITE), "jurisdiction": "JP", "name": "x"}]}))
+    assert placed(desk, "FR") == (1, "wrong_jurisdiction")
+    assert placed(desk, "JP")[0] == 0
+    desk.put("sites.json", json.dumps({str(OTHER_SITE): "FR"}))
+    assert placed(desk, "FR") == (1, "unknown_site")
+    assert desk.check("--jurisdiction", "FR")[0] == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[]", "x", '{"data": [{}]}', '{"a": 1}', '{"data": "FR"}'[:9], f'{{"{SITE}": "MA", "{SITE}": "FR"}}', '"FR"'],
+)
+def test_a_list_of_sites_that_is_none_is_a_wrong_usage(desk: Desk, text: str) -> None:
+    desk.put("sites.json", text)
+    assert placed(desk, "FR") == (2, "usage")
+
+
+@pytest.mark.parametrize("field", ["receipt.txt", "ticket.txt"])
+def test_what_was_cut_off_or_swapped_does_not_hold(desk: Desk, field: str) -> None:
+    whole = (desk.folder / field).read_text().strip()
+    for length in (0, 10, len(whole) // 2, len(whole) - 1):
+        desk.put(field, whole[:length])
+        assert desk.check_both()[0] == 1, length
+    other = "ticket.txt" if field == "receipt.txt" else "receipt.txt"
+    desk.put(field, (desk.folder / other).read_text())
+    assert desk.check_both() == (1, "", "unknown_key")
+    desk.put(field, whole)
+    assert desk.check_both()[0] == 0, "the control"
+
+
+def test_a_ticket_that_says_something_twice(desk: Desk, worker: Worker) -> None:
+    """Signed by the control plane itself, and read by two programs in two ways."""
+    whole = (desk.folder / "ticket.txt").read_text().strip()
+    twice = unb64(whole.split(".")[1]).replace(b'{"', b'{"attempt":1,"', 1)
+    signature = CONTROL._private.sign(Purpose.TICKET.encode() + b"\n" + twice)
+    ticket = f"{CONTROL.key_id}.{b64(twice)}.{b64(signature)}"
+    desk.put("ticket.txt", ticket)
+    desk.put("receipt.txt", worker.receipt(whole, ticket_sha256=sha256_hex(ticket)))
+    assert desk.check_both() == (1, "", "not_canonical")
 
 
 def test_expectations(desk: Desk) -> None:
@@ -207,7 +261,7 @@ def commands() -> list[str]:
 
 
 def test_every_command_of_the_guide_works(desk: Desk) -> None:
-    assert len(commands()) == 5
+    assert len(commands()) == 6
     for command in commands():
         found = subprocess.run(
             ["/bin/sh", "-c", command.replace("python3", shlex.quote(sys.executable))],
