@@ -22,6 +22,14 @@ CLASSES = ("public", "internal", "confidential", "secret")
 TAGS = ("personal", "health")
 MODELS = ("mixtral", "qwen")
 PURPOSES = ("research", "support")
+# By day in Paris, by night in Tokyo from Friday, and for a while only. NOON is a Monday, 12:00 in Paris.
+WINDOWS = (
+    {"days": ["mon", "tue", "wed", "thu", "fri"], "from": "08:00", "to": "18:00", "zone": "Europe/Paris"},
+    {"days": ["fri"], "from": "22:30", "to": "06:00", "zone": "Asia/Tokyo"},
+    {"not_before": "2026-01-01T00:00:00+01:00", "not_after": "2026-06-30T23:59:59Z"},
+    {"to": "12:00", "not_before": "2026-01-05T10:00:00Z"},
+)
+NOON = 1_767_610_800  # 2026-01-05T11:00:00Z
 
 
 def document(*rules: dict[str, Any], **fields: Any) -> dict[str, Any]:
@@ -46,7 +54,9 @@ def ask(**fields: Any) -> Question:
     return Question(**{"tenant": TENANT, "data_class": "internal", "model": "mixtral", "sites": SITES, **fields})
 
 
-def _some(values: tuple[str, ...]) -> st.SearchStrategy[list[str]]:
+def _some(values: tuple[Any, ...]) -> st.SearchStrategy[list[Any]]:
+    if isinstance(values[0], dict):
+        return st.lists(st.sampled_from(values), min_size=1, max_size=2)
     return st.lists(st.sampled_from(values), min_size=1, max_size=len(values), unique=True)
 
 
@@ -63,6 +73,7 @@ def rules(draw: st.DrawFn) -> list[dict[str, Any]]:
             "projects": _some(PROJECTS),
             "sites": _some((*(site.slug for site in SITES), "*")),
             "jurisdictions": _some(("FR", "MA", "JP", "*")),
+            "windows": _some(WINDOWS),
         }
         effect = draw(st.sampled_from(["allow", "allow", "deny"]))
         named = set(draw(st.lists(st.sampled_from(sorted(conditions)), unique=True, max_size=4)))
@@ -75,6 +86,23 @@ def rules(draw: st.DrawFn) -> list[dict[str, Any]]:
     return found
 
 
+def times() -> st.SearchStrategy[int]:
+    """Seconds since the epoch, most of them near a moment at which one of WINDOWS begins or ends; 0 is not known."""
+    near = st.builds(
+        lambda week, hour, second: NOON + week * 7 * 86400 + hour * 3600 + second,
+        st.integers(-30, 60),
+        st.integers(-170, 170),
+        st.integers(-2, 2) | st.integers(-1800, 1800),
+    )
+    return (
+        st.just(0)
+        | near
+        | st.sampled_from([1_767_222_000, 1_782_863_999, 1_767_607_200]).flatmap(
+            lambda moment: st.integers(moment - 1, moment + 1)
+        )
+    )
+
+
 @st.composite
 def questions(draw: st.DrawFn) -> Question:
     """A random question, including classes, models and tags that no rule names."""
@@ -85,4 +113,5 @@ def questions(draw: st.DrawFn) -> Question:
         purpose=draw(st.sampled_from(("", *PURPOSES, "other"))),
         project=draw(st.sampled_from(("", *PROJECTS))),
         sites=tuple(draw(st.lists(st.sampled_from(SITES), unique=True))),
+        at=draw(times()),
     )

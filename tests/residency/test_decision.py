@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import time
+from datetime import UTC, datetime, timedelta
+from datetime import time as clock
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
@@ -124,6 +127,29 @@ def test_a_condition_from_a_later_version_is_refused_not_ignored() -> None:
 # Properties over random policies.
 
 
+def open_at(rule: dict[str, Any], at: int) -> bool:
+    """Whether a rule applies at a time, as one reads its windows: day by day."""
+    if not rule.get("windows") or not at:
+        return not rule.get("windows") or rule["effect"] == "deny"
+
+    def holds(window: dict[str, Any]) -> bool:
+        now = datetime.fromtimestamp(at, UTC)
+        if "not_before" in window and now < datetime.fromisoformat(window["not_before"]):
+            return False
+        if "not_after" in window and now > datetime.fromisoformat(window["not_after"]):
+            return False
+        local = now.astimezone(ZoneInfo(window.get("zone", "UTC"))).replace(tzinfo=None)
+        for begun in (local.date() - timedelta(days=1), local.date()):
+            if f"{begun:%a}".lower() in window.get("days", [f"{begun:%a}".lower()]):
+                begins = datetime.combine(begun, clock.fromisoformat(window.get("from", "00:00")))
+                ends = datetime.combine(begun, clock.fromisoformat(window.get("to", "00:00")))
+                if begins <= local < (ends if ends > begins else ends + timedelta(days=1)):
+                    return True
+        return False
+
+    return any(holds(window) for window in rule["windows"])
+
+
 def reference(found: list[dict[str, Any]], question: Question, site: SiteFact) -> bool:
     """The meaning of the rules once more, written as one reads the schema: slow, and without masks."""
 
@@ -140,6 +166,7 @@ def reference(found: list[dict[str, Any]], question: Question, site: SiteFact) -
         return (
             tags_hold
             and purpose_holds
+            and open_at(rule, question.at)
             and listed(rule, "data_classes", question.data_class or "secret", absent=denies)
             and listed(rule, "models", question.model, absent=denies)
             and listed(rule, "projects", question.project, absent=True)

@@ -1,0 +1,148 @@
+"""Every question that policies can tell apart, in few classes: values that all their rules treat alike are one class.
+
+Sites, models, projects and purposes that no rule names are alike too, so there are finitely many classes, and looking
+at one value of each is looking at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+from uuid import UUID
+
+from kasbah.residency.compiled import CompiledPolicy, Mask, Side
+from kasbah.residency.decision import SiteFact
+from kasbah.residency.document import ALL, CLASSES, Rule
+from kasbah.residency.instants import instants
+from kasbah.residency.windows import Clock
+
+OTHER = "any other"  # no value has this as its name
+NOBODY = UUID(int=0)  # the id of a site that is made up
+LARGEST_AXIS = 20_000  # values
+MOST_ZONES = 16
+MOST_LOOKS = 4_000_000  # at windows, each at each time: about a second
+
+
+class TooLarge(Exception):
+    """There is more to look at than may be looked at."""
+
+
+class Masks(NamedTuple):
+    """The rules of one policy that are content with a value."""
+
+    allow: int
+    deny: int
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Values that no rule tells apart; `masks` has an entry for each policy."""
+
+    values: tuple[str, ...]
+    masks: tuple[Masks, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Universe:
+    """The classes of each condition. Values of `places` are `slug (jurisdiction)`, of `times` are numbers."""
+
+    data_classes: tuple[Group, ...]
+    models: tuple[Group, ...]
+    places: tuple[Group, ...]
+    times: tuple[Group, ...]
+    purposes: tuple[Group, ...]
+    projects: tuple[Group, ...]
+    tags: tuple[str, ...]
+
+
+def layers(policy: CompiledPolicy | None) -> tuple[CompiledPolicy, ...]:
+    """The policies that must all allow: the tenant's, and the baseline if there is one."""
+    if policy is None:
+        return ()
+    return (policy,) if policy.baseline is None else (policy, policy.baseline)
+
+
+def universe(old: CompiledPolicy | None, new: CompiledPolicy, sites: Sequence[SiteFact], since: int = 0) -> Universe:
+    """All that `new` and `old` can tell apart; masks are those of the layers of `new`, then of `old`.
+
+    Raises TooLarge.
+    """
+    every = (*layers(new), *layers(old))
+
+    def axis(values: Iterable[str], mask: Callable[[Side], Mask]) -> tuple[Group, ...]:
+        return _groups((v, [Masks(mask(p.allow).of(v), mask(p.deny).of(v)) for p in every]) for v in values)
+
+    clocks = [policy.clock for policy in every]
+    return Universe(
+        data_classes=_groups(_classes(old, new)),
+        models=axis((OTHER, *_named(every, lambda rule: rule.models)), lambda side: side.model),
+        places=_groups(
+            (
+                f"{site.slug} ({site.jurisdiction})",
+                [Masks(_place(policy.allow, site), _place(policy.deny, site)) for policy in every],
+            )
+            for site in _places(every, sites)
+        ),
+        times=_groups(
+            (str(at), [Masks(mask, mask) for mask in (clock.mask(at) for clock in clocks)])
+            for at in _times(clocks, since)
+        ),
+        purposes=axis(("", OTHER, *_named(every, lambda rule: rule.purposes)), lambda side: side.purpose),
+        projects=axis((OTHER, *_named(every, lambda rule: rule.projects)), lambda side: side.project),
+        tags=(*_named(every, lambda rule: rule.tags), OTHER),
+    )
+
+
+def _times(clocks: Sequence[Clock], since: int) -> Iterable[int]:
+    """Times that stand for all; the last one is that nobody knows the time."""
+    spans = {span for clock in clocks for span in clock.spans}
+    if not spans:
+        yield since
+        return
+    if len({span.zone for span in spans}) > MOST_ZONES:
+        raise TooLarge
+    for count, at in enumerate(instants(clocks, since)):
+        if count * len(spans) > MOST_LOOKS:
+            raise TooLarge
+        yield at
+    yield 0
+
+
+def _groups(values: Iterable[tuple[str, list[Masks]]]) -> tuple[Group, ...]:
+    found: dict[tuple[Masks, ...], list[str]] = {}
+    for count, (value, masks) in enumerate(values):
+        if count >= LARGEST_AXIS:
+            raise TooLarge
+        found.setdefault(tuple(masks), []).append(value)
+    return tuple(Group(tuple(names), masks) for masks, names in found.items())
+
+
+def _named(policies: Iterable[CompiledPolicy], values: Callable[[Rule], tuple[str, ...]]) -> list[str]:
+    return sorted({v for policy in policies for rule in policy.document.rules for v in values(rule)} - {ALL})
+
+
+def _classes(old: CompiledPolicy | None, new: CompiledPolicy) -> Iterable[tuple[str, list[Masks]]]:
+    """Each class and, where it is not the same in both policies, the one that is meant by naming none ("")."""
+    for name in CLASSES:
+        yield name, [_class(policy, name) for policy in (*layers(new), *layers(old))]
+    if old is not None and old.strictest != new.strictest:
+        now = [_class(policy, new.strictest) for policy in layers(new)]
+        yield "", now + [_class(policy, old.strictest) for policy in layers(old)]
+
+
+def _class(policy: CompiledPolicy, name: str) -> Masks:
+    return Masks(policy.allow.data_class.of(name), policy.deny.data_class.of(name))
+
+
+def _places(policies: Sequence[CompiledPolicy], sites: Sequence[SiteFact]) -> Iterable[SiteFact]:
+    """The sites there are, and those that there could be."""
+    yield from sites
+    codes = [*_named(policies, lambda rule: rule.jurisdictions), OTHER]
+    known = {site.slug for site in sites}
+    for slug in (OTHER, *(slug for slug in _named(policies, lambda rule: rule.sites) if slug not in known)):
+        yield from (SiteFact(NOBODY, slug, code) for code in codes)
+
+
+def _place(side: Side, site: SiteFact) -> int:
+    return side.site.of(site.slug) & side.jurisdiction.of(site.jurisdiction)
