@@ -9,11 +9,15 @@ import socket
 import sys
 from pathlib import Path
 
+from inference_worker.contract import egress
+
+if __name__ == "__main__":  # before all else: what other modules try while they are loaded is refused too
+    egress.install(egress.Guard("worker"))
+
 import uvloop
 
 from inference_worker import config
 from inference_worker.config import Settings
-from inference_worker.contract import egress
 from inference_worker.enrol import NotEnrolled
 from inference_worker.identity import StateError
 from inference_worker.worker import run
@@ -134,8 +138,10 @@ def main() -> int:
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
         given = settings(arguments)
-        allowed = [given.broker, given.store, *filter(None, config.secret("EGRESS_ALLOW").split(","))]
-        egress.install(egress.Guard("worker", allowed))
+        guard = egress.installed() or egress.Guard("worker")
+        more = [each.strip() for each in config.secret("EGRESS_ALLOW").split(",") if each.strip()]
+        guard.allow("settings", [given.broker, given.store, *more])
+        egress.install(guard)
         return uvloop.run(run(given))
     except (ValueError, NotEnrolled, StateError) as error:
         print(f"inference_worker: {error}", file=sys.stderr)

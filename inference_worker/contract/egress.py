@@ -14,6 +14,7 @@ path (inference_worker/engine/launch.py).
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import logging
 import re
@@ -210,6 +211,7 @@ def _endpoint(host: object, port: object) -> Endpoint:
     return Endpoint(_text(host), number)
 
 
+@functools.lru_cache(4096)
 def _canonical(host: str) -> str:
     """One spelling of an address: lower case, no scope, no closing dot, no IPv4 inside IPv6."""
     bare = host.strip("[]").partition("%")[0].rstrip(".").lower()
@@ -221,6 +223,7 @@ def _canonical(host: str) -> str:
     return str(mapped or address)
 
 
+@functools.lru_cache(4096)
 def _is_address(host: str) -> bool:
     try:
         ipaddress.ip_address(host)

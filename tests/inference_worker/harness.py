@@ -178,12 +178,13 @@ def start_worker(
     arguments: tuple[str, ...] = (),
     log_level: str = "info",
     broker: str = "",
+    launcher: Sequence[str] = (),
 ) -> Iterator[RunningWorker]:
     """Run `python -m inference_worker` with its state in `folder`; SIGKILL and clean up at the end.
 
     Without `engine_python` its engines are fakes (tests/fakes/engine.py), configured by `engine_environment`.
     A second start with the same `folder` needs no token. With `broker` the jobs come from there, and the Valkey is the
-    store alone.
+    store alone. `launcher` is put before the command, as `ip netns exec NAME` is.
     """
     folder.mkdir(parents=True, exist_ok=True)
     models.mkdir(parents=True, exist_ok=True)
@@ -192,7 +193,7 @@ def start_worker(
         environment = {"FAKE_JOURNAL": str(journal), **(engine_environment or {})}
         engine_python = write_program(folder / "engine", environment)
     command = [
-        sys.executable, "-m", "inference_worker", "--site", site, "--state-dir", str(folder / "state"),
+        *launcher, sys.executable, "-m", "inference_worker", "--site", site, "--state-dir", str(folder / "state"),
         "--models", str(models), "--engine-python", str(engine_python), "--name", folder.name,
         "--log-level", log_level, *arguments,
     ]  # fmt: skip

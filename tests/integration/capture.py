@@ -105,6 +105,15 @@ def _waiting(tap: socket.socket) -> Iterator[bytes]:
                 raise
 
 
+def read_frames(file: Path) -> Iterator[bytes]:
+    """One after the other, from a finished recording."""
+    data, at = file.read_bytes(), 0
+    while at < len(data):
+        (size,) = struct.unpack_from("!I", data, at)
+        yield data[at + 4 : at + 4 + size]
+        at += 4 + size
+
+
 @dataclass
 class Held:
     """What a link carried: all frames as they were, and the TCP streams put together (RFC 9293)."""
@@ -115,12 +124,8 @@ class Held:
     @classmethod
     def read(cls, file: Path) -> Held:
         """From a finished recording."""
-        data, at = file.read_bytes(), 0
         frames, flows = bytearray(), Flows()
-        while at < len(data):
-            (size,) = struct.unpack_from("!I", data, at)
-            frame = data[at + 4 : at + 4 + size]
-            at += 4 + size
+        for frame in read_frames(file):
             frames += frame
             flows.add(frame)
         return cls(bytes(frames), b"\n".join(flows.done))
@@ -160,6 +165,10 @@ class Flows:
     def __init__(self) -> None:
         self.done: list[bytearray] = []
         self._open: dict[bytes, tuple[int, bytearray]] = {}
+
+    def ports(self) -> set[int]:
+        """The lower port of each connection: that of the server, where clients take theirs above 32767."""
+        return {min(struct.unpack("!HH", key[8:])) for key in self._open}
 
     def add(self, frame: bytes) -> None:
         """A frame; what is not TCP is passed over."""

@@ -91,11 +91,11 @@ def namespaces(names: Sequence[str]) -> Iterator[dict[str, Namespace]]:
         for index, name in enumerate(names):
             made[name] = _plan(index)
             _make(made[name])
-            NEIGHBOURS.add(made[name].far)
+            NEIGHBOURS.update((made[name].near, made[name].far))
         yield made
     finally:
         for namespace in made.values():
-            NEIGHBOURS.discard(namespace.far)
+            NEIGHBOURS.difference_update((namespace.near, namespace.far))
             remove(namespace.name, namespace.link)
 
 

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from infra.local.valkey import Valkey
+from kasbah.audit.models import EgressAttempt
 from kasbah.common import rls
 from kasbah.residency.services import tickets
 from kasbah.serving.models import Worker
@@ -93,6 +94,8 @@ def test_a_confined_job_never_reaches_the_other_site(sites: Sites) -> None:
     unfiltered = sites.stack.start_web("unfiltered", ["-c", UNFILTERED])
     leaked = sites.ask(10**6, url=unfiltered.url, who=CONFINED)
     assert (leaked.status, leaked.site) == (200, ABROAD), "the negative control was to be answered abroad"
+
+    assert not EgressAttempt.objects.exists(), "nobody wanted a destination that is not on his list"
 
     home, abroad = sites.held(HOME), sites.held(ABROAD)
     _not_one_byte_crossed(sites, home, abroad, leaked)
