@@ -33,6 +33,9 @@ class Kind(StrEnum):
 
 
 NOT_LOOKED_FOR = "the policy looks for personal data that nobody looked for in these requests when they came"
+CHANGE_COLUMNS = (
+    "request_id", "time", "kind", "data_class", "model", "project", "before", "after", "rule", "lost", "gained",
+)  # fmt: skip
 CHANGES = (Kind.NEWLY_DENIED, Kind.NEWLY_ALLOWED, Kind.MOVED)
 
 
@@ -72,6 +75,10 @@ class Change:
     rule: str
     lost: tuple[str, ...]
     gained: tuple[str, ...]
+
+    def row(self) -> dict[str, object]:
+        """For a table; see CHANGE_COLUMNS."""
+        return {name: getattr(self, name) for name in CHANGE_COLUMNS}
 
 
 @dataclass(slots=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+from itertools import count
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -15,8 +17,8 @@ from kasbah.common import csvs
 from kasbah.common.api import ManagementViewSet, StrictBody
 from kasbah.common.errors import Invalid
 from kasbah.residency.models import Policy
-from kasbah.residency.services.simulation import CHANGE_COLUMNS, Period, facts, simulate_policy
-from kasbah.residency.simulation import Change
+from kasbah.residency.services.simulation import Period, facts, simulate_policy
+from kasbah.residency.simulation import CHANGE_COLUMNS, Change
 
 MOST_ROWS = 50_000  # of a table that is answered; the command writes any number into a file
 
@@ -112,18 +114,18 @@ class SimulationViewSet(csvs.CsvMixin, ManagementViewSet):
         period = Period.of(body.get("since"), body.get("until"))
         if not self.wants_csv():
             return Response(SimulationShown(facts(simulate_policy(self.actor, self.tenant, policy, period))).data)
-        changes: list[Change] = []
+        file, rows = io.StringIO(newline=""), count()
+        table = csvs.Table(file, CHANGE_COLUMNS)
 
-        def keep(change: Change) -> None:
-            if len(changes) >= MOST_ROWS:
+        def write(change: Change) -> None:
+            if next(rows) >= MOST_ROWS:
                 raise Invalid(
                     f"More than {MOST_ROWS} requests would change; give a shorter period, or run "
                     "manage.py simulatepolicy with --csv.",
                     param="since",
                     code="too_many_changes",
                 )
-            changes.append(change)
+            table.write(change.row())
 
-        simulate_policy(self.actor, self.tenant, policy, period, on_change=keep)
-        rows = ({name: getattr(change, name) for name in CHANGE_COLUMNS} for change in changes)
-        return self.as_file(f"simulation-version-{policy.version}", csvs.text(CHANGE_COLUMNS, rows))
+        simulate_policy(self.actor, self.tenant, policy, period, on_change=write)
+        return self.as_file(f"simulation-version-{policy.version}", file.getvalue())

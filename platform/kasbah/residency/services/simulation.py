@@ -87,11 +87,6 @@ class Simulation:
         return text
 
 
-CHANGE_COLUMNS = (
-    "request_id", "time", "kind", "data_class", "model", "project", "before", "after", "rule", "lost", "gained",
-)  # fmt: skip
-
-
 def facts(result: Simulation) -> dict[str, Any]:
     """All of it as plain values, for the API and the command."""
     tally = result.tally

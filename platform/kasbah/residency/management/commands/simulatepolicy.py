@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from argparse import ArgumentParser
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any
@@ -18,7 +18,7 @@ from kasbah.identity.commands import TenantCommand, command_actor
 from kasbah.identity.models import Tenant
 from kasbah.residency.commands import find_policy, read_document
 from kasbah.residency.services import simulation
-from kasbah.residency.simulation import CHANGES, Change
+from kasbah.residency.simulation import CHANGE_COLUMNS, CHANGES
 
 PROGRESS_EVERY = 10_000  # events
 
@@ -57,7 +57,7 @@ class Command(TenantCommand):
                 policy,
                 period,
                 seconds=None,
-                on_change=None if table is None else lambda change: table.write(row(change)),
+                on_change=None if table is None else lambda change: table.write(change.row()),
                 progress=self.progress,
             )
         found = simulation.facts(result)
@@ -80,15 +80,10 @@ def new_table(path: str) -> Iterator[Table]:
         raise CommandError(f"Cannot write {path}: {error.strerror or error}") from error
     try:
         with file:
-            yield Table(file, simulation.CHANGE_COLUMNS)
+            yield Table(file, CHANGE_COLUMNS)
     except BaseException:
         os.unlink(path)  # noqa: PTH108 - beside os.open
         raise
-
-
-def row(change: Change) -> Mapping[str, Any]:
-    """One line of the table."""
-    return {name: getattr(change, name) for name in simulation.CHANGE_COLUMNS}
 
 
 def for_people(found: Facts, csv: str | None) -> Facts:
