@@ -143,6 +143,8 @@ def test_the_difference_of_two_versions(admin, second, base):
     other = {"version": 1, "strictest": "confidential", "rules": [rule | {"models": ["m"]}, new]}
     made = admin.post(base, {"document": other}).json()
     expected = {
+        "id": made["id"],
+        "version": 2,
         "against": 1,
         "added": [new],
         "removed": [],

@@ -104,6 +104,8 @@ class SettingChange(serializers.Serializer[Any]):
 class DifferenceShown(serializers.Serializer[Any]):
     """What changed from one version to another."""
 
+    id = serializers.UUIDField()
+    version = serializers.IntegerField()
     against = serializers.IntegerField(allow_null=True, help_text="Number of the older version; null: there is none.")
     added = serializers.ListField(child=serializers.DictField(), help_text="Rules.")
     removed = serializers.ListField(child=serializers.DictField(), help_text="Rules.")
@@ -170,7 +172,8 @@ class VersionsViewSet(ListMixin, RetrieveMixin):
         if chosen and other is None:
             raise Invalid(f"There is no version {chosen}.", param="against")
         changes = difference(other.document if other else {}, found.document)
-        return Response(DifferenceShown({"against": other.version if other else None, **changes}).data)
+        facts = {"id": found.id, "version": found.version, "against": other.version if other else None}
+        return Response(DifferenceShown(facts | changes).data)
 
     @extend_schema(request=ActivationBody)
     @action(detail=True, methods=["post"], url_path="request-activation", url_name="request-activation")
