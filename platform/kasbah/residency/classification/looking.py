@@ -17,7 +17,7 @@ from kasbah.residency.classification.text import normal, strings
 EMAIL, PHONE, IBAN, UNREAD = "email", "phone", "iban", "unread"
 LONGEST = 1_000_000  # characters: several times the context of a long model
 MOST = 100  # of a kind that are counted
-MOST_CHECKS = 50_000  # of numbers, some 5 microseconds each
+MOST_CHECKS = 20_000  # of numbers, 5 to 30 microseconds each
 MOST_PLANS = 5_000  # looks into numbering plans, some 30 microseconds each
 
 Search = Callable[[str], Iterator[Span]]
