@@ -100,11 +100,12 @@ async def test_no_more_jobs_than_there_is_room_for(
     """The prefetch of a quorum queue is a consumer's: the engine's places, and what is more waits in the queue."""
     async with open_web(database, app_url) as web:
         await web.ready(beside)
-        sent = [await web.send(beside.request("[[tokens=40 delay=0.05]]", max_tokens=40)) for _ in range(70)]
+        requests = [beside.request("[[tokens=160 delay=0.05]]", max_tokens=160) for _ in range(70)]
+        sent = await asyncio.gather(*(web.send(request) for request in requests))
         await until(lambda: len(worker.ended("start")) == 64, 20)  # the deployment's max_num_seqs
         await until(lambda: in_queue(beside, node) == 6, 5)
         answers = await asyncio.gather(*(web.collect(running) for running in sent))
-    assert {answer.text.count(" t") for answer in answers} == {40}
+    assert {answer.text.count(" t") for answer in answers} == {160}
 
 
 async def test_a_worker_that_is_killed_loses_nothing(  # noqa: PLR0917 - fixtures
