@@ -53,6 +53,7 @@ PLATFORM = {
     "serving/housekeeping/identities.py": "workers belong to no tenant",
     "serving/housekeeping/offering.py": "offers jobs of many tenants again",
     "serving/housekeeping/reports.py": "workers belong to no tenant",
+    "serving/housekeeping/said.py": "looks up what is kept of requests of many tenants",
     "serving/housekeeping/sites.py": "sites belong to no tenant",
     "serving/housekeeping/sweep.py": "carries on jobs of many tenants",
     "serving/services/background.py": "commits jobs of many tenants together",

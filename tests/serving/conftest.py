@@ -12,6 +12,7 @@ import pytest
 from infra.local.valkey import Valkey, valkey
 
 if TYPE_CHECKING:  # models cannot be imported before Django is set up, which is after this file
+    from tests.serving.stand_in import StandIn
     from tests.serving.world import Web, World
 
 
@@ -54,3 +55,13 @@ async def web(database: Any, world: World, app_url: str) -> AsyncIterator[Web]:
 
     async with open_web(database, app_url) as opened:
         yield opened
+
+
+@pytest.fixture
+def standing(world: World) -> Iterator[StandIn]:
+    """A worker of the first site."""
+    from tests.serving.world import stand_in
+
+    made = stand_in(world)
+    yield made
+    made.close()

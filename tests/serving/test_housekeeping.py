@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -39,14 +38,6 @@ from tests.serving.stand_in import StandIn, Taken
 from tests.serving.world import World, stand_in
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(60)]
-
-
-@pytest.fixture
-def standing(world: World) -> Iterator[StandIn]:
-    """A worker of the first site."""
-    made = stand_in(world)
-    yield made
-    made.close()
 
 
 def events(kind: str, tenant: Any = None) -> list[dict[str, Any]]:

@@ -190,7 +190,7 @@ async def admit(runtime: Runtime, exchange: Exchange, wish: Wish) -> Admitted | 
         claim = wish.key.claim(job.id) if wish.key is not None else None
         place = keeping.place(wish.facts.policy, wish.principal, decision, exchange.request_id)
         kept = await keeping.prompt(runtime, place, wish.data)
-        intent = keeping.told(intent, kept)
+        intent = content.told(intent, kept)
         written = await runtime.ledger.write(Entry(event=intent, job=job, claim=claim, content=kept))
     except BaseException:
         await runtime.meter.release(reservation)

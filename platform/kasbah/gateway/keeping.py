@@ -5,10 +5,8 @@ Where the policy says `none` nothing here is called but `place`, which looks one
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from kasbah.audit.models import Part
-from kasbah.audit.services import Event, content
+from kasbah.audit.services import content
 from kasbah.audit.services.content import Place, Record
 from kasbah.gateway.runtime import Runtime
 from kasbah.identity.services import Principal
@@ -44,11 +42,3 @@ async def answer(runtime: Runtime, where: Place | None, form: str, said: bytes) 
         return None
     key = await runtime.vault.key(where.tenant_id)
     return content.make(key, where, part=Part.ANSWER.value, form=form, content=said)
-
-
-def told(event: Event, record: Record | None) -> Event:
-    """The event with the commitment to what is kept beside it."""
-    if record is None:
-        return event
-    details = {**event.details, "content": record.place.level, "form": record.form}
-    return replace(event, commitments={record.part: record.commitment}, details=details)

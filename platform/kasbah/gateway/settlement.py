@@ -62,7 +62,7 @@ async def settle(
     record = await keeping.answer(runtime, admitted.place, form, said)
     used_up = keeps and admitted.wish.key is not None and outcome.state == "succeeded"
     entry = Entry(
-        event=keeping.told(_event(admitted, running, outcome.state, last, milliseconds), record),
+        event=content.told(_event(admitted, running, outcome.state, last, milliseconds), record),
         outcome=outcome,
         usage=usage,
         answer=Answer(job.id, answer) if used_up else None,

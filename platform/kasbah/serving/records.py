@@ -8,6 +8,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from kasbah.audit.services.content import Place
+
 
 @dataclass(frozen=True, slots=True)
 class DeploymentRecord:
@@ -114,3 +116,5 @@ class SettledJob:
     policy: str
     site_id: UUID | None
     created_at: datetime
+    place: Place | None = None  # where the answer is kept, if the policy lets it be
+    said: bytes = b""  # the answer, in the form that is committed to

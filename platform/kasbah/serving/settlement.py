@@ -12,7 +12,7 @@ from uuid import UUID
 
 from django.db import connection
 
-from kasbah.audit.services import ActorRef, Event, EventType, Policy, Resource, Tokens, record
+from kasbah.audit.services import ActorRef, Event, EventType, Policy, Resource, Tokens, content, record
 from kasbah.audit.services import Outcome as AuditOutcome
 from kasbah.common import rls
 from kasbah.serving.models import JobState
@@ -46,7 +46,8 @@ def settle(jobs: Sequence[SettledJob]) -> set[UUID]:
             settled = {row[0] for row in cursor.fetchall()}
         counted = [job for job in jobs if job.outcome.job_id in settled]
         for job in counted:
-            record(outcome_event(job))
+            event = outcome_event(job)
+            record(content.late.keep(event, job.place, job.said) if job.place and job.said else event)
         for hook in _hooks:
             hook(counted)
     return {job.outcome.job_id for job in jobs} - settled

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hmac
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 from psycopg import IntegrityError
 
 from inference_worker.contract import sealing
 from kasbah.audit.content.vault import MonthKey
+from kasbah.audit.services.events import Event
 from kasbah.common.database import Connection
 from kasbah.common.ids import uuid7
 
@@ -93,16 +94,33 @@ def bound(tenant_id: UUID, row: UUID, column: str) -> str:
     return f"{TABLE}:{tenant_id}:{row}:{column}"
 
 
+def told(event: Event, record: Record | None) -> Event:
+    """The event with the commitment to what is kept beside it."""
+    if record is None:
+        return event
+    details = {**event.details, "content": record.place.level, "form": record.form}
+    return replace(event, commitments={record.part: record.commitment}, details=details)
+
+
 async def insert(connection: Connection, records: Sequence[tuple[Record, UUID]]) -> None:
     """Write records, each with the id of its event, in the transaction of those events. Raises KeyDestroyed."""
-    if not records:
-        return
+    if records:
+        done = await connection.execute(INSERT, columns(records))
+        check_written(done.rowcount, len(records))
+
+
+def columns(records: Sequence[tuple[Record, UUID]]) -> list[list[object]]:
+    """The parameters of INSERT."""
     rows = [
         (item.id, item.place.tenant_id, item.place.project_id, item.key_id, item.place.request_id, event_id, item.part,
          item.form, item.place.data_class, item.place.level, item.place.policy, item.place.ceiling_days, item.opening,
          item.record_key, item.ciphertext)
         for item, event_id in records
     ]  # fmt: skip
-    done = await connection.execute(INSERT, [list(column) for column in zip(*rows, strict=True)])
-    if done.rowcount != len(rows):
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+def check_written(rows: int, wanted: int) -> None:
+    """Raise KeyDestroyed unless every record found its key."""
+    if rows != wanted:
         raise KeyDestroyed("the key of this month was destroyed")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from uuid import UUID
 
+from django.db import connection
 from psycopg import DatabaseError
 
 from inference_worker.contract.sealing import CannotOpen
@@ -78,6 +79,17 @@ async def _make(connection: Connection, tenant_id: UUID, month: date) -> MonthKe
     if found is None:
         raise Unavailable("The key for this tenant's content was destroyed at this moment. Try again.", retry_after=1)
     return found
+
+
+def current(tenant_id: UUID) -> MonthKey:
+    """The key that seals now, for Django's side, in a scope that sees the tenant. Raises CannotOpen."""
+    month = datetime.now(UTC).date().replace(day=1)
+    with connection.cursor() as cursor:
+        ident = uuid7()
+        cursor.execute(MAKE, [ident, tenant_id, month, wrap(tenant_id, ident, os.urandom(32))])
+        cursor.execute(FIND, [tenant_id, month])
+        ident, wrapped = cursor.fetchone()
+    return MonthKey(ident, tenant_id, unwrap(tenant_id, ident, wrapped))
 
 
 def wrap(tenant_id: UUID, key_id: UUID, key: bytes) -> bytes:

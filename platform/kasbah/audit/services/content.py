@@ -1,5 +1,6 @@
 """Content by policy, for those who write it and those who read it: see kasbah.audit.content."""
 
+from kasbah.audit.content import late
 from kasbah.audit.content.forms import BODY, STREAM, StreamForm
 from kasbah.audit.content.records import (
     COMMITMENT,
@@ -11,6 +12,7 @@ from kasbah.audit.content.records import (
     commit,
     insert,
     make,
+    told,
 )
 from kasbah.audit.content.vault import MonthKey, Vault
 
@@ -28,5 +30,7 @@ __all__ = [
     "Vault",
     "commit",
     "insert",
+    "late",
     "make",
+    "told",
 ]

@@ -172,6 +172,14 @@ class SyncStore:
         except (RedisError, OSError) as error:
             raise StoreAway(type(error).__name__) from error
 
+    def frames(self, job: str, attempt: int) -> list[tuple[int, bytes]]:
+        """All (sequence, sealed frames) of one attempt. Raises StoreAway."""
+        try:
+            found: Any = self.client.xrange(keys.frames(job, attempt))
+        except (RedisError, OSError) as error:
+            raise StoreAway(type(error).__name__) from error
+        return [(int(fields[b"s"]), fields[b"f"]) for _, fields in found]
+
     def last_frames(self, names: Sequence[tuple[str, int]]) -> list[tuple[int, bytes] | None]:
         """The last (sequence, sealed frames) of each (job, attempt). Raises StoreAway."""
         try:

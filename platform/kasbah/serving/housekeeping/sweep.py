@@ -29,6 +29,7 @@ from kasbah.serving.dispatch.sight import Sight, Verdict, judge
 from kasbah.serving.dispatch.store import CANCEL, StoreAway
 from kasbah.serving.housekeeping.identities import record_of
 from kasbah.serving.housekeeping.offering import BACKGROUND, BACKGROUND_LOOK, resend
+from kasbah.serving.housekeeping.said import with_answers
 from kasbah.serving.housekeeping.sites import Reached, all_sites, reach
 from kasbah.serving.models import UNHEARD, Job, JobState, Worker
 from kasbah.serving.records import Outcome, SettledJob, WorkerRecord
@@ -94,7 +95,7 @@ def _sweep_site(reached: Reached, jobs: Sequence[Job], limits: Timings) -> Count
     _read_last_words(plan, reached, limits)
     if plan.cancel:
         reached.store.run(CANCEL, [((keys.job(str(job.id)),), ()) for job in plan.cancel])
-    done = _settle(plan.settle)
+    done = _settle(with_answers(reached, plan.settle, jobs))
     _extend(plan.extend)
     done["extended"] += len(plan.extend)
     done["resent"] += resend(plan.resend, limits)
