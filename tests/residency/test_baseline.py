@@ -1,112 +1,125 @@
-"""The platform's baseline: it bounds every tenant, has the same life, and is loosened by two people alone."""
+"""The platform's baseline: a bound that a tenant's own policy can only tighten."""
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.utils import timezone
+from hypothesis import given, settings
 
-from kasbah.identity.services import Actor
-from kasbah.residency import services
-from kasbah.residency.models import BaselinePolicy, PolicyState
-from kasbah.residency.services import PolicyInvalid
-from tests import factories
-from tests.factories import SYSTEM, fresh
+from kasbah.residency import decision
+from kasbah.residency.compiled import CompiledPolicy
+from kasbah.residency.document import Retention
+from kasbah.residency.services import Question, compile_policy, decide
 
-from .documents import allow, deny, document
-from .test_policy_life import NARROW, WIDE, House, past, refused
-
-pytestmark = pytest.mark.django_db
-EVERYTHING = document(
-    allow("everything", data_classes=["public", "internal", "confidential", "secret"], tags=["*"]),
-)
-NOT_SECRET = document(*EVERYTHING["rules"], deny("no-secrets", data_classes=["secret"]))
+from .documents import LYON, PARIS, RABAT, TENANT, TOKYO, allow, ask, deny, document, questions, rules
 
 
-@pytest.fixture
-def roots(db: None) -> tuple[Actor, Actor]:
-    """Two platform administrators."""
-    return fresh(factories.user(is_platform_admin=True)), fresh(factories.user(is_platform_admin=True))
+def under(baseline: dict[str, Any], own: dict[str, Any]) -> CompiledPolicy:
+    """A tenant's policy under a baseline of version 7."""
+    bound = compile_policy(baseline, policy_id="b", version=7)
+    return compile_policy(own, tenant=TENANT, policy_id="p", version=3, baseline=bound)
 
 
-def asked(who: Actor, given: Any, at: Any = None) -> BaselinePolicy:
-    return services.request_activation(who, services.create_policy(who, None, given), at)  # type: ignore[no-any-return]
-
-
-def events() -> list[tuple[str, Any]]:
-    found = factories.events_of(None)
-    return [(str(e["type"]), e["details"]) for e in found if str(e["type"]).startswith("baseline.")]
-
-
-def test_it_bounds_every_tenant_and_says_that_it_does(roots: tuple[Actor, Actor]) -> None:
-    house = House()
-    services.create_site(SYSTEM, "paris", "Paris", "FR", "redis://127.0.0.1:1/0")
-    factories.active_policy(house.tenant, EVERYTHING)
-
-    def explained(data_class: str) -> tuple[bool, str, int | None]:
-        found = services.explain(house.tenant, data_class=data_class, model="m")
-        return found.allowed, found.rule, found.baseline_version
-
-    assert explained("secret") == (True, "everything", None)
-    first = asked(roots[0], NOT_SECRET)
-    assert (first.state, first.needs_approval) == (PolicyState.ACTIVE, False)  # it can only tighten
-    assert explained("secret") == (False, "baseline/no-secrets", 1)
-    assert explained("internal") == (True, "everything", 1)
-    widened = asked(roots[0], EVERYTHING)
-    assert widened.state == PolicyState.REQUESTED
-    refused("second_person", lambda: services.approve_policy(roots[0], widened))
-    services.approve_policy(roots[1], widened)
-    assert explained("secret") == (True, "everything", 2)
-    assert [kind for kind, _ in events()] == [
-        *["baseline.created", "baseline.requested", "baseline.activated"],
-        *["baseline.created", "baseline.requested", "baseline.approved", "baseline.activated"],
-    ]
-    assert {event["resource"]["type"] for event in factories.events_of(None) if "baseline" in str(event["type"])} == {  # type: ignore[index]
-        "baseline"
+def test_a_site_needs_both_and_who_denies_is_named() -> None:
+    both = under(
+        document(allow("union", jurisdictions=["FR", "JP"]), deny("closed", sites=["lyon"])),
+        document(allow("mine"), deny("not-tokyo", sites=["tokyo"])),
+    )
+    found = decide(both, ask())
+    assert (found.sites, found.rule, found.policy, found.baseline_version) == ((PARIS,), "mine", "p@3", 7)
+    assert {item.slug: item.rule for item in found.reasons} == {
+        "lyon": "baseline/closed",
+        "rabat": "baseline/default_deny",
+        "tokyo": "not-tokyo",
     }
+    assert found.explain() == (
+        "Allowed by rule mine (class internal, policy version 3, baseline version 7). Excluded: "
+        "lyon (denied by rule closed of the platform's baseline), "
+        "rabat (no rule of the platform's baseline allows it), tokyo (denied by rule not-tokyo)."
+    )
 
 
-def test_what_a_tenant_may_do_beneath_it_is_settled_before_it_is_loosened(roots: tuple[Actor, Actor]) -> None:
-    """A tenant's loosening takes two people also where the baseline still denies what it opens."""
-    house = House()
-    factories.active_policy(None, document())
-    assert house.asked(WIDE).state == PolicyState.REQUESTED
-    assert asked(roots[0], WIDE).state == PolicyState.REQUESTED  # nor is the baseline opened by one
+def test_the_baseline_is_named_first_since_no_policy_of_the_tenant_can_open_it() -> None:
+    found = decide(under(document(deny("closed")), document(deny("mine"))), ask())
+    assert (found.allowed, found.rule) == (False, "baseline/closed")
+    alone = decide(under(document(allow()), document()), ask())
+    assert (alone.allowed, alone.rule) == (False, decision.DEFAULT_DENY)
 
 
-def test_its_life_is_that_of_a_tenants_policy(roots: tuple[Actor, Actor]) -> None:
-    first = asked(roots[0], WIDE)
-    planned = asked(roots[0], NARROW, at=timezone.now() + timedelta(days=1))
-    BaselinePolicy.objects.filter(pk=planned.pk).update(activate_at=past(seconds=1))
-    assert services.activate_due() == {"activated": 1}
-    back = services.roll_back(roots[0], first)
-    services.reject_policy(roots[1], back, "No.")
-    late = services.roll_back(roots[0], first)
-    BaselinePolicy.objects.filter(pk=late.pk).update(expires_at=past(seconds=1))
-    assert services.activate_due() == {"expired": 1}
-    services.withdraw_policy(roots[0], services.roll_back(roots[0], first))
-    states = BaselinePolicy.objects.order_by("version").values_list("state", flat=True)
-    assert list(states) == ["superseded", "active", "rejected", "expired", "withdrawn"]
-    assert {kind for kind, _ in events()} == {
-        f"baseline.{verb}"
-        for verb in ("created", "requested", "activated", "rejected", "expired", "rolled_back", "withdrawn")
-    }
+def test_without_a_baseline_the_policy_alone_decides() -> None:
+    found = decide(compile_policy(document(allow())), ask())
+    assert (found.sites, found.baseline_version) == ((PARIS, LYON, RABAT, TOKYO), 0)
+    assert "baseline" not in found.explain()
 
 
-def test_it_names_no_project_and_no_site_that_is_not_there(roots: tuple[Actor, Actor]) -> None:
-    project = str(factories.household().project.id)
-    with pytest.raises(PolicyInvalid) as caught:
-        services.create_policy(roots[0], None, document(allow(projects=[project]), deny(sites=["nowhere"])))
-    assert [problem.path for problem in caught.value.problems] == ["/rules/0/projects"]
-    with pytest.raises(PolicyInvalid, match="there is no site nowhere"):
-        asked(roots[0], document(deny(sites=["nowhere"])))
+def test_a_baseline_has_no_tenant_and_no_baseline() -> None:
+    bound = compile_policy(document(allow()))
+    nested = compile_policy(document(allow()), baseline=bound)
+    owned = compile_policy(document(allow()), tenant=TENANT)
+    for wrong in (nested, owned):
+        with pytest.raises(ValueError, match="a baseline belongs to no tenant"):
+            compile_policy(document(allow()), baseline=wrong)
 
 
-def test_only_platform_administrators_manage_it() -> None:
-    house = House()
-    refused("permission_denied", lambda: services.create_policy(house.ada, None, WIDE))
-    policy = services.create_policy(SYSTEM, None, WIDE)
-    for verb in (services.request_activation, services.withdraw_policy, services.approve_policy, services.roll_back):
-        refused("permission_denied", lambda verb=verb: verb(house.ada, policy))
+def test_naming_no_class_is_the_stricter_of_both() -> None:
+    assert decide(
+        under(document(strictest="confidential"), document(strictest="public")), ask(data_class="")
+    ).data_class == ("confidential")
+    assert under(document(strictest="public"), document()).strictest == "secret"
+
+
+def test_less_is_kept_and_more_is_looked_for() -> None:
+    both = under(
+        document(
+            content={"public": "sealed", "internal": "commitment"},
+            retention={"public": {"floor_days": 2, "ceiling_days": 30}},
+            classifier={"detect": ["iban", "email"], "at_least": "confidential"},
+        ),
+        document(
+            content={"public": "sealed", "internal": "sealed", "confidential": "commitment"},
+            retention={"public": {"floor_days": 1, "ceiling_days": 60}, "internal": {"ceiling_days": 5}},
+            classifier={"detect": ["email", "phone"], "tags": ["personal"], "at_least": "internal"},
+            approval="always",
+        ),
+    )
+    assert [both.content(name) for name in ("public", "internal", "confidential")] == ["sealed", "commitment", "none"]
+    assert both.retention("public") == Retention(floor_days=2, ceiling_days=30)
+    assert both.retention("internal") == Retention(floor_days=0, ceiling_days=0)
+    assert both.approval == "always"
+    assert both.classifier is not None
+    assert set(both.classifier.detect) == {"iban", "email", "phone"}
+    assert (both.classifier.tags, both.classifier.at_least) == (("personal",), "confidential")
+    assert compile_policy(document()).classifier is None
+
+
+def test_what_must_go_goes_though_the_other_document_would_keep_it() -> None:
+    both = under(
+        document(retention={"public": {"floor_days": 30, "ceiling_days": 60}}),
+        document(retention={"public": {"ceiling_days": 10}}),
+    )
+    assert both.retention("public") == Retention(floor_days=10, ceiling_days=10)
+
+
+@given(rules(), rules(), questions())
+@settings(max_examples=50, deadline=None)
+def test_a_baseline_never_lets_more_through(
+    bound: list[dict[str, Any]], own: list[dict[str, Any]], question: Question
+) -> None:
+    baseline = compile_policy(document(*bound))
+    alone, first = decide(compile_policy(document(*own)), question), decide(baseline, question)
+    both = decide(compile_policy(document(*own), baseline=baseline), question)
+    assert set(both.sites) == set(alone.sites) & set(first.sites)
+    named = {item.site for item in both.reasons if item.rule.startswith(decision.BASELINE)}
+    assert named == {site.id for site in question.sites} - set(first.sites)
+
+
+def test_the_property_sees_a_baseline_that_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The negative control: a decision that forgets the baseline lets more through."""
+    both = under(document(), document(allow()))
+    assert not decide(both, ask()).sites
+    asked = decision._verdicts
+    monkeypatch.setattr(
+        decision, "_verdicts", lambda policy, *rest: asked(both if policy is both.baseline else policy, *rest)
+    )
+    assert decide(both, ask()).sites == (PARIS, LYON, RABAT, TOKYO)
