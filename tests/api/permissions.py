@@ -76,6 +76,7 @@ ALLOWED: dict[str, set[str]] = {
     f"GET {T}/audit-events/<pk>/": {"tenant_admin", "auditor"} | KEYS,
     f"GET {T}/audit-events/<pk>/proof/": {"tenant_admin", "auditor"} | KEYS,
     f"GET {T}/audit-log/": {"tenant_admin", "auditor"} | KEYS,
+    f"GET {T}/audit-log/export/": {"tenant_admin", "auditor"} | KEYS,
     f"GET {T}/audit-log/consistency/": {"tenant_admin", "auditor"} | KEYS,
     "GET /api/audit-log/": ROOT,
     "GET /api/audit-log/consistency/": ROOT,

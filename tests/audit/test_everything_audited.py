@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import io
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from kasbah.residency.models import Site
 from kasbah.serving.models import Worker
 from tests import factories
 from tests.audit.entrances import entrances, of_django
+from tests.audit.logs import sequence_uncommitted
 from tests.registry import folders
 
 PASSWORD = "correct horse battery staple"
@@ -156,7 +158,9 @@ def model(tmp_path: Path, settings: Any) -> Path:
 
 
 @pytest.mark.django_db
-def test_each_recorded_call_of_the_management_api_leaves_its_event(model: Path, redis_is_up: None) -> None:
+def test_each_recorded_call_of_the_management_api_leaves_its_event(
+    model: Path, redis_is_up: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     home = factories.household()
     http, root, second = Http(home), factories.user(is_platform_admin=True), factories.user(is_platform_admin=True)
     admin, person = client(home.admin), factories.user()
@@ -166,6 +170,10 @@ def test_each_recorded_call_of_the_management_api_leaves_its_event(model: Path, 
     _policies(http, "/api/baseline-policies/", client(root), client(second), loosens=False)
     _content(http, admin, client(second))
     _log(http, client(root), admin, root)
+    sequence_uncommitted(monkeypatch)
+    export = "GET /api/tenants/<slug:tenant>/audit-log/export/"
+    address = f"/api/tenants/{home.tenant.slug}/audit-log/export/"
+    assert http.note(export, lambda: admin.get(address)).status_code == 200
     http.assert_all(lambda name: " /api/" in name)
 
 
@@ -287,7 +295,9 @@ class Commands(Recorder):
 
 
 @pytest.mark.django_db
-def test_each_recorded_command_leaves_its_event(model: Path, tmp_path: Path) -> None:
+def test_each_recorded_command_leaves_its_event(
+    model: Path, tmp_path: Path, audit_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     commands, place, email = Commands(), ("--tenant", "acme"), f"{factories.slug('u')}@example.org"
     run = commands.run
     run("createtenant", "--slug", "acme", "--name", "Acme")
@@ -326,6 +336,10 @@ def test_each_recorded_command_leaves_its_event(model: Path, tmp_path: Path) -> 
     with rls.platform_scope():
         factories.content(Project.objects.get(slug="p", tenant__slug="acme"), days=1)  # its policy lets nothing be kept
     run("retention", *place)
+    sequence_uncommitted(monkeypatch)
+    run("auditexport", *place, "--output", str(tmp_path / "export.zip"))
+    shutil.rmtree(audit_folder / "memory")
+    run("auditlog", "trust", "--log", "test/audit/system")
     commands.assert_all(lambda name: name.startswith("command ") and name != "command bootstrap_demo")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -12,6 +13,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.test import Client
 
+from kasbah.audit.export import verify
 from kasbah.audit.log import merkle, sequencer
 from kasbah.audit.log.models import Leaf, Log
 from kasbah.audit.log.note import Checkpoint, Key, Note
@@ -69,6 +71,26 @@ def test_an_event_is_proved_to_whoever_has_the_key_alone(client: Client, tenant:
     )
     assert (head, root) == ("c2sp.org/tlog-proof@v1", said.root)
     assert (found["leaf_hash"], found["index"]) == (merkle.leaf_hash(event).hex(), 7)
+
+
+def test_an_auditor_gets_an_export(
+    client: Client, tenant: UUID, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = f"/api/tenants/{client.defaults['slug']}/audit-log/export/"
+    assert client.get(path).status_code == 409  # nothing is signed yet
+    write(tenant, 4)
+    run()
+    answer = client.get(path)
+    assert (answer.status_code, answer["Content-Type"]) == (200, "application/zip")
+    (tmp_path / "export.zip").write_bytes(answer.content)
+    key = sequencer.log_key(f"test/audit/{tenant}").vkey()
+    assert verify.main([str(tmp_path / "export.zip"), "--key", key]) == 0
+    assert factories.events_of(tenant)[-1]["type"] == "audit.exported"
+    assert client.get(path, {"from": "yesterday"}).json()["error"]["param"] == "from"
+    monkeypatch.setattr("kasbah.audit.export.api.MOST", 3)
+    long = client.get(path)
+    assert (long.status_code, long.json()["error"]["param"]) == (400, "from")
+    assert "auditexport" in long.json()["error"]["message"]
 
 
 def test_the_log_only_grows(client: Client, tenant: UUID) -> None:

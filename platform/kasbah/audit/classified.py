@@ -109,6 +109,7 @@ AUDITED: Mapping[str, frozenset[E]] = {
             E.WORKER_KEY_CHANGED,
         ),
         ("task audit.sequence", E.LOG_CHECKPOINT),
+        ("GET /api/tenants/<slug:tenant>/audit-log/export/", E.AUDIT_EXPORTED),
         ("command auditlog", E.LOG_TRUSTED),
         ("command auditexport", E.AUDIT_EXPORTED),
         ("task serving.sweep_jobs", E.INFERENCE_OUTCOME),

@@ -24,13 +24,14 @@ from kasbah.audit.log import note
 from kasbah.audit.log.merkle import Node, leaf_hash
 from kasbah.audit.log.note import Checkpoint, Key, Note, Signature, lines_of
 from kasbah.audit.log.tiles import WIDTH, name, width_of
+from kasbah.common.errors import Unavailable
 
 Sign = Callable[[str], Signature]
 EPOCH = (1980, 1, 1, 0, 0, 0)  # a zip's earliest time: the same for every file, so that nothing depends on the clock
 
 
-class ExportBroken(RuntimeError):
-    """What the database holds is not what was signed; the message names the event."""
+class ExportBroken(Unavailable):
+    """What the database holds is not what was signed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,8 +62,6 @@ class Command(KasbahCommand):
             part.replace(output)
         except OSError as error:
             raise CommandError(f"Cannot write {output}: {error.strerror}") from error
-        except exports.ExportBroken as error:
-            raise CommandError(str(error)) from error
         finally:
             part.unlink(missing_ok=True)
         return {
