@@ -75,7 +75,7 @@ def callers(db: None, as_user: Any, as_key: Any, root: Any, redis: Any) -> tuple
 def parameters(path: str, ids: dict[str, str]) -> dict[str, str]:
     """Values that exist for the placeholders of a path, so that the fuzzer gets past the 404."""
     collection = path.split("/{id}/", maxsplit=1)[0].rsplit("/", maxsplit=1)[-1]
-    known = {"tenant": ids["tenant"], "request_id": ids["request_id"], "id": ids.get(collection, "")}
+    known = {"tenant": ids["tenant"], "request_id": ids["request_id"], "id": ids.get(collection, ""), "name": "france"}
     return {name: value for name, value in known.items() if f"{{{name}}}" in path}
 
 
