@@ -67,5 +67,6 @@ bench-setup: setup
 bench: setup
 	$(BIN)/python -m benchmarks.gateway
 	$(BIN)/python -m benchmarks.celery
+	$(BIN)/python -m benchmarks.decide
 	$(BIN)/python -m benchmarks.classifier
 	$(BIN)/python -m benchmarks.engine

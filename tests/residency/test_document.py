@@ -6,8 +6,21 @@ from typing import Any
 
 import pytest
 
-from kasbah.residency.document import MAX_BYTES, PolicyInvalid, Problem, read, schema
+from kasbah.identity.models import DataClass
+from kasbah.residency.document import (
+    CLASSES,
+    MAX_BYTES,
+    Classifier,
+    Document,
+    PolicyInvalid,
+    Problem,
+    Retention,
+    Rule,
+    read,
+    schema,
+)
 from kasbah.residency.services import validate
+from kasbah.residency.windows import Window
 
 from .documents import allow, deny, document
 
@@ -29,7 +42,9 @@ def test_the_example_of_every_field_is_taken() -> None:
         deny(),
         strictest="confidential",
         content={"internal": "sealed", "public": "commitment"},
-        retention={"internal": {"ceiling_days": 30}},
+        retention={"internal": {"ceiling_days": 30, "floor_days": 1}},
+        approval="always",
+        classifier={"detect": ["email", "iban"], "tags": ["personal"], "at_least": "confidential"},
         description="données personnelles",
     )
     assert validate(every) == []
@@ -54,6 +69,13 @@ WRONG: list[tuple[str, Any, str, str]] = [
      "secret is stricter than the strictest class, internal"),
     ("kept without end", document(content={"public": "sealed"}), "/content/public", "needs a retention"),
     ("kept for ever", document(retention={"public": {"ceiling_days": 0}}), "/retention/public/ceiling_days", "minimum"),
+    ("kept too long", document(retention={"public": {"ceiling_days": 1, "floor_days": 2}}),
+     "/retention/public/floor_days", "longer than it may be"),
+    ("an idle classifier", document(classifier={"detect": ["email"]}), "/classifier", "it names tags or at_"),
+    ("a classifier beyond", document(strictest="public", classifier={"detect": ["email"], "at_least": "secret"}),
+     "/classifier/at_least", "stricter than the strictest class, public"),
+    ("no such detector", document(classifier={"detect": ["age"], "tags": ["x"]}), "/classifier/detect/0", "not one of"),
+    ("approval by nobody", document(approval="never"), "/approval", "not one of loosening, always"),
     ("a fraction", document(retention={"public": {"ceiling_days": 1.0}}), "", "float has no canonical form"),
     ("too many rules", document(*[deny(f"r{number}") for number in range(1001)]), "/rules", "breaks maxItems: 1000"),
     ("half a letter", document(allow(description="\ud800")), "", "has a value that no policy has"),
@@ -92,8 +114,27 @@ def test_the_error_lists_the_first_and_keeps_all() -> None:
 
 
 def test_the_schema_and_the_structures_name_the_same_fields() -> None:
-    from kasbah.residency.document import Document, Rule
-
     published = schema()
-    assert set(published["properties"]) == set(Document.__struct_fields__)
-    assert set(published["$defs"]["rule"]["properties"]) == set(Rule.__struct_fields__)
+    kept = published["properties"]["retention"]["additionalProperties"]
+    for described, structure in [
+        (published, Document),
+        (published["$defs"]["rule"], Rule),
+        (published["$defs"]["window"], Window),
+        (published["properties"]["classifier"], Classifier),
+        (kept, Retention),
+    ]:
+        assert set(described["properties"]) == set(structure.__struct_encode_fields__)
+
+
+def test_the_data_classes_are_those_of_keys_and_projects() -> None:
+    assert (*DataClass.values,) == CLASSES
+    assert tuple(schema()["$defs"]["dataClass"]["enum"]) == CLASSES
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"strictest": "top"}, {"content": {"public": "all"}}, {"approval": "never"}, {"classifier": {"detect": "email"}}],
+)
+def test_a_setting_from_a_later_version_is_refused_when_it_is_read(fields: dict[str, Any]) -> None:
+    with pytest.raises(PolicyInvalid):
+        read(document(allow(), **fields))

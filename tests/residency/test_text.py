@@ -182,7 +182,7 @@ DOCUMENTS = st.dictionaries(
 @settings(max_examples=150, deadline=None)
 def test_a_document_survives_both_notations(value: dict[str, Any], indent: Any, flow: bool) -> None:
     as_json, lines = parse(json.dumps(value, indent=indent, ensure_ascii=flow))
-    style = {"default_flow_style": None if flow else False, "explicit_start": True, "sort_keys": False}
+    style: dict[str, Any] = {"default_flow_style": None if flow else False, "explicit_start": True, "sort_keys": False}
     as_yaml, _ = parse(yaml.safe_dump(value, allow_unicode=True, **style))
     assert repr(as_json) == repr(as_yaml) == repr(value)  # 1 is not true here
     assert lines.line("") == 1
