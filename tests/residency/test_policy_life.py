@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import IntegrityError
 from django.utils import timezone
 
 from kasbah.common import rls
@@ -16,7 +17,7 @@ from kasbah.identity.models import ApiKey, Role, Scope
 from kasbah.identity.services import Actor, actor_of_user, system
 from kasbah.residency import services
 from kasbah.residency.models import Policy, PolicyState
-from kasbah.residency.services import PolicyInvalid
+from kasbah.residency.services import PolicyInvalid, activation, approval
 from tests import factories
 from tests.factories import SYSTEM, fresh
 
@@ -344,8 +345,6 @@ def test_a_text_is_kept_with_its_comments_and_its_errors_name_the_line(house: Ho
 
 
 def test_one_tenants_trouble_does_not_hold_up_another(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    from kasbah.residency.services import activation
-
     houses = [house, House()]
     for one in houses:
         services.approve_policy(one.grace, one.asked(WIDE))
@@ -375,3 +374,42 @@ def test_the_clock_of_housekeeping_looks_every_few_seconds(house: House) -> None
     house.set(asked, expires_at=past(seconds=1))
     app.tasks[entry["task"]].run()
     assert house.states() == {1: "expired"}
+
+
+def test_an_explanation_is_of_a_time(house: House) -> None:
+    services.create_site(SYSTEM, "paris", "Paris", "FR", "redis://127.0.0.1:1/0")
+    until = timezone.now() + timedelta(hours=1)
+    factories.active_policy(house.tenant, document(allow(windows=[{"not_after": f"{until:%Y-%m-%dT%H:%M:%SZ}"}])))
+    for at, allowed in ((None, True), (until + timedelta(hours=1), False)):
+        assert services.explain(house.tenant, data_class="internal", model="m", at=at).allowed is allowed
+
+
+class TestNegativeControls:
+    """With a guard switched off, what it holds back comes through: so the tests above see it."""
+
+    def test_the_fresh_login(self, house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(approval, "require_fresh_login", lambda actor: None)
+        assert services.approve_policy(actor_of_user(house.people[1]), house.asked(WIDE)).state == PolicyState.ACTIVE
+
+    def test_the_second_person_in_the_service_and_behind_it_the_database(
+        self, house: House, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked = house.asked(WIDE)
+        monkeypatch.setattr(approval, "_check_second", lambda actor, policy: None)
+        with pytest.raises(IntegrityError, match="another_than_asked"):
+            services.approve_policy(house.ada, asked)
+
+    def test_what_an_approval_is_bound_to(self, house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+        services.approve_policy(house.grace, house.asked(NARROW))
+        asked = house.asked(WIDE)
+        house.asked(NARROWER)
+        monkeypatch.setattr(approval, "_check_bound", lambda *_: None)
+        assert services.approve_policy(house.grace, asked).state == PolicyState.ACTIVE
+
+    def test_the_look_before_it_decides(self, house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+        services.approve_policy(house.grace, house.asked(WIDE))
+        planned = house.asked(NARROW, at=timezone.now() + timedelta(days=1))
+        house.asked(NARROWER)
+        house.set(planned, activate_at=past(seconds=1))
+        monkeypatch.setattr(activation, "_obstacle", lambda *_: "")
+        assert services.activate_due() == {"activated": 1}

@@ -33,6 +33,7 @@ class Question(StrictBody):
     tags = serializers.ListField(child=serializers.CharField(max_length=63), default=list, max_length=16)
     purpose = serializers.CharField(max_length=63, default="", allow_blank=True)
     project = serializers.CharField(max_length=63, default="", allow_blank=True)
+    at = serializers.DateTimeField(required=False, help_text="When it would be made; left out: now.")
 
 
 class Reason(serializers.Serializer[Any]):

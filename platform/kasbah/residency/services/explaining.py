@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
+
+from django.utils import timezone
 
 from kasbah.common import rls
 from kasbah.identity.models import Project, Tenant
@@ -43,11 +46,11 @@ def explain(
     tags: Sequence[str] = (),
     purpose: str = "",
     project: str = "",
-    at: int = 0,
+    at: datetime | None = None,
 ) -> Explanation:
     """What the tenant's active policy would decide if the model were served at every site. It reads only.
 
-    `project` is the id or the slug of one, `at` a time in seconds since the epoch. Raises Unavailable.
+    `project` is the id or the slug of one; `at` is when it would be asked, None now. Raises Unavailable.
     """
     with rls.tenant_scope(tenant.id):
         policy = policy_in_force(tenant.id)
@@ -63,7 +66,7 @@ def explain(
             tags=tuple(tags),
             purpose=purpose,
             project=str(named.id) if named else project,
-            at=at,
+            at=int((at or timezone.now()).timestamp()),
         ),
     )
     out = [SiteReason(item.slug, because(item.rule)) for item in decision.reasons]

@@ -10,6 +10,7 @@ from kasbah.common.commands import Facts
 from kasbah.identity.commands import TenantCommand
 from kasbah.identity.models import DataClass, Tenant
 from kasbah.residency import services
+from kasbah.residency.commands import time_argument
 
 
 class Command(TenantCommand):
@@ -26,6 +27,7 @@ class Command(TenantCommand):
         parser.add_argument("--tag", action="append", default=[], help="Such as personal; may be given several times.")
         parser.add_argument("--purpose", default="", help="What it is for.")
         parser.add_argument("--project", default="", metavar="SLUG", help="From which project.")
+        parser.add_argument("--at", type=time_argument, metavar="TIME", help="When, such as 2027-01-01T00:00:00Z; now.")
 
     def act(self, tenant: Tenant, **options: Any) -> Facts:
         """Ask."""
@@ -37,6 +39,7 @@ class Command(TenantCommand):
                 tags=options["tag"],
                 purpose=options["purpose"],
                 project=options["project"],
+                at=options["at"],
             )
         )
         if not options["as_json"]:
