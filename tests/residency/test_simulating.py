@@ -17,11 +17,13 @@ from django.db import connection
 from django.utils import timezone
 
 from kasbah.audit.models import Intake
+from kasbah.audit.services import ActorRef, Event, EventType, record
+from kasbah.audit.services import Policy as PolicyFacts
 from kasbah.common import rls
 from kasbah.common.errors import Forbidden, Invalid, NotFound
 from kasbah.identity.models import Role
 from kasbah.identity.services import actor_of_user
-from kasbah.residency.recorded import TOO_OLD, UNREADABLE
+from kasbah.residency.recorded import INCOMPLETE, UNREADABLE
 from kasbah.residency.services import Question, compile_policy
 from kasbah.residency.services.simulation import Period, Simulation, simulate_policy
 from kasbah.residency.simulation import Kind
@@ -86,7 +88,7 @@ def test_moved_and_not_comparable_are_said_too(home: Household) -> None:
         "would newly deny 0 requests of the last 7 days and newly allow 0; 1 more would be allowed at other sites than "
         "they were; 4 could not be compared"
     )
-    assert found.tally.unknown == {TOO_OLD: 3, UNREADABLE: 1}
+    assert found.tally.unknown == {INCOMPLETE: 3, UNREADABLE: 1}
     assert found.tally.sites == {"rabat": {"lost": 1}, "tokyo": {"lost": 1}}
 
 
@@ -156,6 +158,26 @@ def test_an_event_that_cannot_be_read_is_counted_and_stops_nothing(home: Househo
         )
     found = simulate(home, document())
     assert (found.tally.requests, found.tally.unknown) == (2, {UNREADABLE: 1})
+
+
+def test_a_job_in_the_background_is_named_as_not_comparable(home: Household) -> None:
+    """As serving.services.background records it: neither a model nor what was asked stands in its intent."""
+    now = timezone.now()
+    event = Event(
+        id=ident(now),
+        time=now,
+        type=EventType.INFERENCE_INTENT,
+        tenant_id=home.tenant.id,
+        actor=ActorRef("api_key", "k", "api_key"),
+        request_id="req_background",
+        policy=PolicyFacts("p", 1, "allow"),
+        details={"data_class": "internal", "endpoint": "/v1/chat/completions", "background": True},
+    )
+    with rls.tenant_scope(home.tenant.id):
+        record(event)
+    found = simulate(home, document())
+    assert found.tally.unknown == {INCOMPLETE: 1}
+    assert found.tally.examples[Kind.NOT_COMPARABLE] == ["req_background"]
 
 
 def test_another_tenants_requests_are_not_there(home: Household) -> None:

@@ -10,7 +10,7 @@ import msgspec
 from kasbah.residency.decision import Question, SiteFact
 from kasbah.residency.simulation import Past, Unknown
 
-TOO_OLD = "recorded by a version of Kasbah that did not keep all that was asked"
+INCOMPLETE = "recorded without all that was asked: by an older version of Kasbah, or as a job in the background"
 UNREADABLE = "the event cannot be read"
 
 
@@ -42,9 +42,9 @@ class Recorded(msgspec.Struct):
 
     time: str
     type: str
-    model: _Model
-    policy: _Policy
     details: _Details
+    policy: _Policy | None = None
+    model: _Model | None = None
     reason: str = ""
     request_id: str = ""
 
@@ -59,21 +59,22 @@ def recorded(data: bytes) -> Recorded:
 
 def past(tenant_id: UUID, event: Recorded) -> Past | Unknown:
     """The request that an event tells of."""
-    details = event.details
-    if details.class_asked is None or details.at is None or details.places is None:
-        return Unknown(request_id=event.request_id, reason=TOO_OLD)
+    details, model, policy = event.details, event.model, event.policy
+    data_class, at, places = details.class_asked, details.at, details.places
+    if data_class is None or at is None or places is None or model is None or policy is None:
+        return Unknown(request_id=event.request_id, reason=INCOMPLETE)
     try:
         question = Question(
             tenant=tenant_id,
-            data_class=details.class_asked,
-            model=event.model.name,
-            sites=tuple(map(_place, details.places)),
+            data_class=data_class,
+            model=model.name,
+            sites=tuple(map(_place, places)),
             tags=details.tags if details.tags_asked is None else details.tags_asked,
             purpose=details.purpose,
             project=details.project,
-            at=details.at,
+            at=at,
         )
-        sites = tuple(map(_uuid, details.sites)) if event.policy.decision == "allow" else ()
+        sites = tuple(map(_uuid, details.sites)) if policy.decision == "allow" else ()
     except ValueError:
         return Unknown(request_id=event.request_id, reason=UNREADABLE)
     return Past(
