@@ -1,0 +1,129 @@
+"""The witness's command: make a key, cosign a file that was carried here, or serve over HTTP."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import os
+import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from kasbah.audit.log.note import Key
+from kasbah.audit.witness.cosigning import Answer, Witness
+
+LARGEST = 64 * 1024  # bytes of a request
+EPILOG = """Make a key once:     python -m kasbah.audit.witness key --name witness.example.org --state ./witness
+By hand, by file:    python -m kasbah.audit.witness sign --name ... --state ./witness --log VKEY request.txt
+Over HTTP:           python -m kasbah.audit.witness serve --name ... --state ./witness --log VKEY --bind 127.0.0.1:8090
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run. Returns the exit status."""
+    arguments = parser().parse_args(argv)
+    try:
+        if arguments.command == "key":
+            return _make_key(arguments.name, arguments.state)
+        witness = _witness(arguments)
+        if arguments.command == "sign":
+            return _sign(witness, arguments.file)
+        return _serve(witness, arguments.bind)
+    except (OSError, ValueError) as error:  # note.BadNote is a ValueError
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        prog="python -m kasbah.audit.witness",
+        description="Vouch for having seen a log grow and nothing else (C2SP tlog-witness). Run it on a machine that"
+        " the log's operator does not control.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, text in (
+        ("key", "make the witness's key and print the verifier key to hand out"),
+        ("sign", "cosign a request that was carried here as a file; prints the line to carry back"),
+        ("serve", "answer add-checkpoint over HTTP"),
+    ):
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("--name", required=True, help="the witness's name, like a web address without scheme")
+        command.add_argument("--state", required=True, type=Path, help="folder of its key and of what it has seen")
+        if name != "key":
+            command.add_argument("--log", required=True, action="append", help="verifier key of a log that it watches")
+        if name == "sign":
+            command.add_argument("file", type=Path, help="the request; - reads standard input")
+        if name == "serve":
+            command.add_argument("--bind", default="127.0.0.1:8090", metavar="HOST:PORT", help="(%(default)s)")
+    return made
+
+
+def _make_key(name: str, state: Path) -> int:
+    state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    private = Ed25519PrivateKey.generate()
+    Key(name, 4, private.public_key().public_bytes_raw())  # the name is checked before anything is written
+    path = state / "key"
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+        file.write(base64.b64encode(private.private_bytes_raw()).decode() + "\n")
+    print(Witness(name, private, {}, state).key.vkey())
+    return 0
+
+
+def _witness(arguments: argparse.Namespace) -> Witness:
+    raw = base64.b64decode((arguments.state / "key").read_text(encoding="ascii"), validate=False)
+    logs = [Key.parse(vkey) for vkey in arguments.log]
+    watched = {key.name: key for key in logs}
+    private = Ed25519PrivateKey.from_private_bytes(raw)
+    return Witness(arguments.name, private, watched, arguments.state / "seen")
+
+
+def _sign(witness: Witness, path: Path) -> int:
+    text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
+    answer = witness.add_checkpoint(text)
+    print(answer.body, end="", file=sys.stdout if answer.status == 200 else sys.stderr)
+    return 0 if answer.status == 200 else 1
+
+
+def _serve(witness: Witness, bind: str) -> int:
+    host, _, port = bind.rpartition(":")
+
+    class Handler(BaseHTTPRequestHandler):
+        timeout = 10  # seconds a client may be silent
+
+        def do_POST(self) -> None:
+            """add-checkpoint, the one call that there is."""
+            length = self.headers.get("Content-Length", "")
+            if self.path != "/add-checkpoint":
+                return self._send(Answer(404, "there is /add-checkpoint\n"))
+            if not length.isdigit() or int(length) > LARGEST:
+                return self._send(Answer(413, f"a request has a length, of at most {LARGEST} bytes\n"))
+            try:
+                text = self.rfile.read(int(length)).decode()
+            except UnicodeDecodeError:
+                return self._send(Answer(400, "not UTF-8\n"))
+            return self._send(witness.add_checkpoint(text))
+
+        def _send(self, answer: Answer) -> None:
+            body = answer.body.encode()
+            self.send_response(answer.status)
+            self.send_header("Content-Type", answer.kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    server = ThreadingHTTPServer((host.strip("[]"), int(port)), Handler)
+    print(f"{witness.key.vkey()} listens on {bind}", file=sys.stderr, flush=True)
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        server.server_close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

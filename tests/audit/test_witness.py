@@ -1,0 +1,113 @@
+"""A witness: it vouches for a log that grows, and for no other."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import httpx
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from kasbah.audit.log import merkle
+from kasbah.audit.log.note import Key, Note
+from kasbah.audit.witness import __main__ as command
+from kasbah.audit.witness.cosigning import Witness, request
+from tests.audit.bundles import ORIGIN, Signed, event, signed
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Signed:
+    return signed(tmp_path / "log", [event(number) for number in range(40)])
+
+
+@pytest.fixture
+def witness(tmp_path: Path, log: Signed) -> Witness:
+    return Witness("witness.test/w", Ed25519PrivateKey.generate(), {ORIGIN: log.key}, tmp_path / "seen")
+
+
+def asked(log: Signed, old: int, size: int) -> str:
+    proof = merkle.consistency_proof(old, size, log.tree().node) if old else []
+    return request(old, tuple(proof), str(log.checkpoint(size)))
+
+
+def test_it_cosigns_what_grows_and_remembers(witness: Witness, log: Signed) -> None:
+    for old, size in ((0, 3), (3, 3), (3, 17), (17, 40)):
+        answer = witness.add_checkpoint(asked(log, old, size))
+        assert answer.status == 200, answer.body
+        note = Note.parse(str(log.checkpoint(size)) + answer.body)
+        assert note.verified([log.key, witness.key])[witness.key] > 1_700_000_000
+    behind = witness.add_checkpoint(asked(log, 3, 17))
+    assert (behind.status, behind.body, behind.kind) == (409, "40\n", "text/x.tlog.size")
+
+
+def test_another_history_is_refused_and_not_remembered(witness: Witness, log: Signed, tmp_path: Path) -> None:
+    assert witness.add_checkpoint(asked(log, 0, 10)).status == 200
+    rewritten = signed(tmp_path / "other", [event(0, reason="rewritten"), *log.events[1:]], log.private)
+    assert witness.add_checkpoint(asked(rewritten, 10, 20)).status == 422
+    same_size = request(10, (), str(rewritten.checkpoint(10)))
+    assert witness.add_checkpoint(same_size).status == 422
+    assert witness.add_checkpoint(asked(log, 10, 20)).status == 200  # the true one still goes on
+
+
+def test_what_it_does_not_know_or_cannot_read(witness: Witness, log: Signed, tmp_path: Path) -> None:
+    stranger = signed(tmp_path / "stranger", log.events)
+    assert witness.add_checkpoint(asked(stranger, 0, 5)).status == 403
+    elsewhere = str(log.checkpoint(5)).replace("test/audit", "other/audit")
+    assert witness.add_checkpoint(request(0, (), elsewhere)).status == 404
+    broken = str(log.checkpoint(5)).replace("\n5\n", "\n6\n")
+    assert witness.add_checkpoint(request(0, (), broken)).status == 403
+    assert witness.add_checkpoint(request(6, (), str(log.checkpoint(5)))).status == 400
+    assert witness.add_checkpoint(request(0, (bytes(32),), str(log.checkpoint(5)))).status == 422
+    for text in ("", "old 1", "old -1\n\nx", "old 0\n!\n\n" + str(log.checkpoint(5)), "old 0\n\nno note\n"):
+        assert witness.add_checkpoint(text).status == 400
+
+
+def test_by_hand_by_file(tmp_path: Path, log: Signed) -> None:
+    program = [sys.executable, "-m", "kasbah.audit.witness"]
+    names = ["--name", "witness.test/hand", "--state", str(tmp_path / "state")]
+    made = subprocess.run([*program, "key", *names], capture_output=True, text=True, check=True)
+    key = Key.parse(made.stdout)
+    assert subprocess.run([*program, "key", *names], capture_output=True, check=False).returncode == 1  # never replaced
+    (tmp_path / "request").write_text(asked(log, 0, 7), encoding="utf-8")
+    sign = [*program, "sign", *names, "--log", log.key.vkey(), str(tmp_path / "request")]
+    done = subprocess.run(sign, capture_output=True, text=True, check=True)
+    assert key in Note.parse(str(log.checkpoint(7)) + done.stdout).verified([key])
+    again = subprocess.run(sign, capture_output=True, text=True, check=False)
+    assert (again.returncode, again.stderr) == (1, "7\n")
+
+
+def test_over_http(witness: Witness, log: Signed, monkeypatch: pytest.MonkeyPatch) -> None:
+    servers = []
+
+    class Server(command.ThreadingHTTPServer):
+        def serve_forever(self, poll_interval: float = 0.05) -> None:
+            servers.append(self)
+            ready.set()
+            super().serve_forever(poll_interval)
+
+    ready = threading.Event()
+    monkeypatch.setattr(command, "ThreadingHTTPServer", Server)
+    thread = threading.Thread(target=command._serve, args=(witness, "127.0.0.1:0"))
+    thread.start()
+    assert ready.wait(10)
+    address = f"http://127.0.0.1:{servers[0].server_port}"
+
+    def post(path: str, body: bytes) -> tuple[int, str]:
+        answer = httpx.post(address + path, content=body, timeout=10)
+        return answer.status_code, answer.text
+
+    try:
+        status, line = post("/add-checkpoint", asked(log, 0, 9).encode())
+        assert status == 200
+        assert witness.key in Note.parse(str(log.checkpoint(9)) + line).verified([witness.key])
+        assert post("/add-checkpoint", asked(log, 0, 9).encode()) == (409, "9\n")
+        assert post("/elsewhere", b"x")[0] == 404
+        assert post("/add-checkpoint", bytes(command.LARGEST + 1))[0] == 413
+        assert post("/add-checkpoint", b"\xff")[0] == 400
+    finally:
+        servers[0].shutdown()
+        thread.join(10)
+        servers[0].server_close()
