@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 
 from redis.exceptions import RedisError
@@ -17,6 +18,7 @@ from inference_worker.store import Store, StoreAway
 log = logging.getLogger(__name__)
 
 INTERVAL = 1.0
+FRESH = 4.0
 
 
 class Assignments:
@@ -26,17 +28,26 @@ class Assignments:
         self._store, self._identity, self._state, self._follow = store, identity, state, follow
         self._seen = state.seen_assignment()
         self._token: bytes | None = None
+        self._read_at = float("-inf")
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the store was asked within seconds what is wanted of this worker."""
+        return time.monotonic() - self._read_at < FRESH
 
     async def run(self) -> None:
         """Look for ever."""
         while True:
             try:
+                asked = time.monotonic()
                 token = await self._store.send("GET", keys.assignment(self._identity.worker))
             except (StoreAway, RedisError):
                 token = None  # the broker is away: what was assigned goes on
             if token is not None and token != self._token:
                 self._token = token
                 self.take(token.decode("ascii", "replace"))
+            if token is not None:
+                self._read_at = asked
             await asyncio.sleep(INTERVAL)
 
     def take(self, token: str) -> None:

@@ -27,7 +27,10 @@ class Refused(Exception):
 
 
 class NotReady(Exception):
-    """The engine went away after the message was taken. Nothing is wrong with the job: it goes back to its queue."""
+    """The engine went away after the message was taken, or this worker does not know yet which keys count.
+
+    Nothing is wrong with the job: it goes back to its queue.
+    """
 
 
 class Admitted(msgspec.Struct, frozen=True):
@@ -42,12 +45,16 @@ class Gate:
     """Checks messages, on the event loop.
 
     `loaded` answers the digest that a deployment's engine has loaded, "" while it is not ready, None when the
-    deployment is not this worker's.
+    deployment is not this worker's. `informed` answers whether the assignment was read within seconds: one that was
+    cut off may have missed new keys, and refuses nothing for a key that it does not know before it has looked.
     """
 
-    def __init__(self, identity: Identity, loaded: Callable[[str], str | None]) -> None:
+    def __init__(
+        self, identity: Identity, loaded: Callable[[str], str | None], informed: Callable[[], bool] = lambda: True
+    ) -> None:
         self._identity = identity
         self._loaded = loaded
+        self._informed = informed
         self._seen = Seen()
 
     def admit(self, raw: Any) -> Admitted:
@@ -77,12 +84,17 @@ class Gate:
             return Admitted(ticket, message, msgspec.msgpack.decode(opened, type=Payload))
         except (sealing.CannotOpen, msgspec.DecodeError) as error:
             self._seen.end(ticket.job, ticket.attempt)
+            if not self._informed():
+                self._seen.forget(ticket.job, ticket.attempt, ticket.expires)
+                raise NotReady from error
             raise Refused(RefusalCode.CANNOT_OPEN) from error
 
     def _ticket(self, message: JobMessage) -> Ticket:
         try:
             ticket = checked(self._identity.control, Purpose.TICKET, message.ticket, Ticket)
         except BadToken as error:
+            if message.ticket.partition(".")[0] not in self._identity.control.key_ids and not self._informed():
+                raise NotReady from error
             raise Refused(RefusalCode.BAD_TICKET) from error
         if (ticket.version, ticket.job, ticket.attempt) != (1, message.job, message.attempt):
             raise Refused(RefusalCode.BAD_TICKET)

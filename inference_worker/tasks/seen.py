@@ -31,6 +31,10 @@ class Seen:
         self._running.add((job, attempt))
         self._buckets.setdefault(expires // BUCKET, set()).add(hash((job, attempt)))
 
+    def forget(self, job: str, attempt: int, expires: int) -> None:
+        """It did not run, and may come again."""
+        self._buckets.get(expires // BUCKET, set()).discard(hash((job, attempt)))
+
     def end(self, job: str, attempt: int) -> None:
         """It runs no more."""
         self._running.discard((job, attempt))

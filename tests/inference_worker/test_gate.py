@@ -236,6 +236,31 @@ def test_the_guards_are_what_refuses(serving: Serving) -> None:
         Gate(identity(attacker), lambda _: "").admit(message)
 
 
+def test_a_worker_that_was_cut_off_looks_at_its_assignment_before_it_refuses_an_unknown_key(serving: Serving) -> None:
+    control, deployment, strange = serving.control, serving.deployment, X25519PrivateKey.generate()
+    sent = control.prepare(deployment, chat("x"))
+    message = msgspec.to_builtins(sent.message)
+
+    def gate(*, informed: bool, signer: Signer = control.signer, site_key: X25519PrivateKey = control.site_key) -> Gate:
+        keys_of_site = {key_id(site_key.public_key().public_bytes_raw()): site_key}
+        believed = Verifier([signer.public])
+        identity = Identity("w", control.site, control.signer, control.site_key, believed, b"", keys_of_site)
+        return Gate(identity, lambda _: deployment.model_digest, lambda: informed)
+
+    stranger = Signer(Ed25519PrivateKey.generate())
+    for other, code in (({"signer": stranger}, "bad_ticket"), ({"site_key": strange}, "cannot_open")):
+        with pytest.raises(Refused, match=code):
+            gate(informed=True, **other).admit(message)  # type: ignore[arg-type]
+        cut_off = gate(informed=False, **other)  # type: ignore[arg-type]
+        for _ in range(2):
+            with pytest.raises(NotReady):
+                cut_off.admit(message)
+    altered = msgspec.to_builtins(altered_ticket(serving, sent))
+    with pytest.raises(Refused, match="bad_ticket"):
+        gate(informed=False).admit(altered)
+    assert gate(informed=False).admit(message), "the control: what it knows it takes"
+
+
 def test_attempts_are_forgotten_when_their_tickets_are_of_no_use_any_more() -> None:
     seen = Seen()
     seen.add("a", 1, expires=1000, now=500)

@@ -10,14 +10,13 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from django.db import connections
 from django.utils import timezone
 
-from inference_worker.contract import enrolment, keys, messages, scripts, sealing
+from inference_worker.contract import enrolment, keys, messages, scripts
 from inference_worker.contract.enrolment import Answer, Request
 from inference_worker.contract.messages import Assignment, RefusalCode, checked
-from inference_worker.contract.signing import Purpose, Signer, b64, unb64
+from inference_worker.contract.signing import Purpose, Signer, b64
 from kasbah.common import rls
 from kasbah.common.exclusive import exclusive
 from kasbah.metering.models import Usage
@@ -59,14 +58,13 @@ class Applicant:
         import redis
 
         self.signer = Signer.from_raw(os.urandom(32))
-        self.box_key = X25519PrivateKey.generate()
         self.parts = enrolment.parse_token(token)
         self.store: Any = redis.Redis.from_url(world.stores[site].url)
         self.request = Request(
             name=name,
             site=claims or world.sites[site].slug,
             public_key=b64(self.signer.public.public_bytes_raw()),
-            box_key=b64(self.box_key.public_key().public_bytes_raw()),
+            box_key=b64(os.urandom(32)),
             nonce=os.urandom(8).hex(),
         )
 
@@ -95,14 +93,6 @@ def test_a_token_makes_one_worker(world: World) -> None:
     token = applicant.store.get(keys.assignment(answer.worker)).decode()
     assignment = checked(control_keys().verifier, Purpose.ASSIGNMENT, token, Assignment)
     assert [item.name for item in assignment.deployments] == [world.deployment.name]
-    # The site's key comes sealed for this worker alone.
-    [given] = assignment.site_keys
-    site, box = str(world.sites[0].id), unb64(given.box)
-    opened = sealing.open_site_key(box, worker=answer.worker, site=site, name=given.key_id, box_key=applicant.box_key)
-    assert opened.public_key().public_bytes_raw() == bytes(world.sites[0].sealing_public_key)
-    other = X25519PrivateKey.generate()
-    with pytest.raises(sealing.CannotOpen):
-        sealing.open_site_key(box, worker=answer.worker, site=site, name=given.key_id, box_key=other)
     assert 0 < applicant.store.ttl(keys.enrolment_answer(applicant.request.nonce)) <= 60
 
 

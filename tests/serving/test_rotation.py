@@ -9,16 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from django.utils import timezone
 
+from inference_worker.contract import keys, sealing
 from inference_worker.contract.frames import Done
-from inference_worker.contract.signing import key_id
+from inference_worker.contract.messages import Assignment, checked
+from inference_worker.contract.signing import Purpose, key_id, unb64
 from kasbah.common import rls
 from kasbah.common.errors import Conflict, NotFound
 from kasbah.identity.services import actor_of_user
 from kasbah.residency.models import KeyState, SigningKey, SiteKey
 from kasbah.residency.services import control_keys, signing_keys, site_keys
-from kasbah.serving.housekeeping import keyturn
+from kasbah.serving.housekeeping import assignments, keyturn
+from kasbah.serving.housekeeping.sites import reach
 from kasbah.serving.models import FormerWorkerKey, Job, JobState, Worker
 from kasbah.serving.services import find_receipt, revoke_worker
 from kasbah.serving.services import keys as rotations
@@ -145,9 +149,9 @@ def test_a_next_key_waits_for_every_live_worker(world: World) -> None:
         worker.trusted_keys = [old, following]
         worker.save()
     keyturn.turn_signing_keys()
-    keys = control_keys()
-    assert keys.current.key_id == following
-    assert keys.verifier.key_ids == sorted([old, following]), "published: old tickets verify"
+    known = control_keys()
+    assert known.current.key_id == following
+    assert known.verifier.key_ids == sorted([old, following]), "published: old tickets verify"
 
 
 def test_one_that_is_away_holds_nothing_up_and_is_still_reached(world: World) -> None:
@@ -158,11 +162,11 @@ def test_one_that_is_away_holds_nothing_up_and_is_still_reached(world: World) ->
     keyturn.turn_signing_keys()
     SigningKey.objects.filter(state=KeyState.RETIRED).update(retired_at=timezone.now() - timedelta(hours=1))
     keyturn.turn_signing_keys()
-    keys = control_keys()
-    assert keys.current.key_id != old
-    assert keys.signer_for([old]).key_id == old, "its assignment is signed by the key that it believes"
-    assert old not in {key_id(key) for key in keys.told}, "and tells it not to any more"
-    away.trusted_keys = [keys.current.key_id]
+    known = control_keys()
+    assert known.current.key_id != old
+    assert known.signer_for([old]).key_id == old, "its assignment is signed by the key that it believes"
+    assert old not in {key_id(key) for key in known.told}, "and tells it not to any more"
+    away.trusted_keys = [known.current.key_id]
     away.save()
     keyturn.turn_signing_keys()
     assert bytes(SigningKey.objects.get(key_id=old).private_key_sealed) == b"", "nobody needs it: destroyed"
@@ -176,10 +180,10 @@ def test_a_revoked_signing_key_is_neither_told_nor_published(world: World) -> No
     signing_keys.prepare_signing_key(SYSTEM)
     signing_keys.switch_signing_key(SYSTEM)
     signing_keys.revoke_signing_key(SYSTEM, old)
-    keys = control_keys()
-    assert old not in keys.verifier.key_ids
-    assert old not in {key_id(key) for key in keys.told}
-    assert keys.signer_for([old]).key_id == keys.current.key_id
+    known = control_keys()
+    assert old not in known.verifier.key_ids
+    assert old not in {key_id(key) for key in known.told}
+    assert known.signer_for([old]).key_id == known.current.key_id
     with pytest.raises(NotFound):
         signing_keys.revoke_signing_key(SYSTEM, "0" * 16)
 
@@ -207,6 +211,29 @@ def test_a_site_key_is_destroyed_when_no_unfinished_job_can_need_it(world: World
     keyturn.turn_site_keys(site, [])
     assert old.key_id not in site_keys.private_keys(site)
     assert {event["type"] for event in factories.events_of(None)} >= {"site_key.created", "site_key.destroyed"}
+
+
+def test_a_sites_keys_reach_each_worker_sealed_for_it_alone(world: World) -> None:
+    site, own = world.sites[0], X25519PrivateKey.generate()
+    worker, other = heard(world), heard(world)
+    for row, key in ((worker, own), (other, X25519PrivateKey.generate())):
+        row.box_key = key.public_key().public_bytes_raw()
+        row.save()
+    site_keys.prepare_site_key(SYSTEM, site)
+    with reach(site) as reached:
+        assignments.write(reached, [worker, other])
+        tokens = reached.store.values([keys.assignment(str(row.id)) for row in (worker, other)])
+    said = [
+        checked(control_keys().verifier, Purpose.ASSIGNMENT, token.decode(), Assignment) for token in tokens if token
+    ]
+    assert len(said[0].site_keys) == 2, "the current and the next"
+    for given, to_other in zip(said[0].site_keys, said[1].site_keys, strict=True):
+        place = {"worker": str(worker.id), "site": str(site.id), "name": given.key_id, "box_key": own}
+        opened = sealing.open_site_key(unb64(given.box), **place)
+        assert opened.private_bytes_raw() == site_keys.private_keys(site)[given.key_id].private_bytes_raw()
+        for box, changed in ((to_other.box, {}), (given.box, {"worker": str(other.id)}), (given.box, {"name": "x"})):
+            with pytest.raises(sealing.CannotOpen):
+                sealing.open_site_key(unb64(box), **{**place, **changed})
 
 
 def test_a_revoked_worker_never_sees_the_sites_next_key(world: World) -> None:

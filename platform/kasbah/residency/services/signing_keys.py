@@ -51,7 +51,7 @@ class ControlKeys:
 
 
 def control_keys() -> ControlKeys:
-    """The keys, from synchronous code; the first one is made where there is none yet. Raises Unavailable."""
+    """The keys, from synchronous code; the first one is made where there is none. Raises Unavailable as below."""
     with rls.platform_scope():
         found = list(_rows())
         if not any(row[3] == KeyState.CURRENT for row in found):
@@ -60,9 +60,10 @@ def control_keys() -> ControlKeys:
     return _built(found)
 
 
-async def load_control_keys(connection: Connection) -> ControlKeys:
-    """The keys, from asynchronous code. Raises Unavailable when there is none yet, or it cannot be opened."""
-    return _built(await (await connection.execute(KEYS)).fetchall())
+async def load_control_keys(connection: Connection) -> ControlKeys | None:
+    """The keys, from asynchronous code; None before the first site was made. Raises Unavailable as above."""
+    rows = await (await connection.execute(KEYS)).fetchall()
+    return _built(rows) if any(row[3] == KeyState.CURRENT for row in rows) else None
 
 
 def prepare_signing_key(actor: Actor) -> SigningKey:
@@ -154,8 +155,6 @@ def _built(rows: Iterable[tuple[Any, ...]]) -> ControlKeys:
             signers[state].append(_opened(ident, box))
         if state in {KeyState.CURRENT, KeyState.NEXT} or (state == KeyState.RETIRED and _recent(retired_at)):
             told.append(bytes(key))
-    if not signers[KeyState.CURRENT]:
-        raise Unavailable("The control plane has no signing key yet. Its housekeeping makes the first one.")
     return ControlKeys(
         current=signers[KeyState.CURRENT][0],
         told=tuple(told),

@@ -82,7 +82,8 @@ def _claimed(site: Site, token: str) -> Worker:
 def _both_signed(worker: Worker, by_old: str, by_new: str) -> KeyChange | None:
     """The change, when both keys have signed the same; None where it was taken before."""
     current = bytes(worker.public_key)
-    if by_new.partition(".")[0] == key_id(current):
+    signers = [token.partition(".")[0] for token in (by_old, by_new)]
+    if signers[1] == key_id(current) != signers[0]:
         return None
     change = checked(Verifier.from_raw(current), Purpose.IDENTITY, by_old, KeyChange)
     if checked(Verifier.from_raw(unb64(change.new_key)), Purpose.IDENTITY, by_new, KeyChange) != change:
