@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from datetime import time as clock
 from typing import Any
@@ -210,6 +211,22 @@ def test_adding_rules_that_deny_never_allows_more_and_their_sites_are_out(
     assert set(after.sites) <= before
     everywhere = decide(compile_policy(document(*found, *extra, deny("all"))), question)
     assert everywhere.sites == ()
+
+
+def test_taking_a_rule_that_denies_away_may_allow_more() -> None:
+    """So of "removing a rule never allows more" only the half about rules that allow holds."""
+    assert not answer(allow(), deny()).allowed
+    assert answer(allow()).allowed
+
+
+def test_the_reference_sees_a_decision_that_forgets_a_denial() -> None:
+    """The negative control of the properties: without the side that denies, decision and reference part."""
+    found = [allow(), deny(sites=["lyon"])]
+    whole = compile_policy(document(*found))
+    broken = replace(whole, deny=compile_policy(document()).deny)
+    expected = tuple(site.id for site in SITES if reference(found, ask(), site))
+    assert decide(whole, ask()).sites == expected
+    assert decide(broken, ask()).sites != expected
 
 
 @given(rules(), questions(), st.sampled_from(["personal", "health", "other"]))

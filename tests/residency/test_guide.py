@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kasbah.residency.document import schema
-from kasbah.residency.services import compile_policy, decide, validate
+from kasbah.residency.services import compile_policy, decide, validate, validate_text
 
-from .documents import LYON, PARIS, RABAT, ask
+from .documents import LYON, PARIS, RABAT, TOKYO, ask
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "administrator" / "policies.md").read_text()
 EXAMPLE: dict[str, Any] = json.loads(re.findall(r"```json\n(.*?)```", GUIDE, re.S)[0])
@@ -35,8 +36,31 @@ def test_the_example_does_what_the_guide_says(question: dict[str, Any], sites: t
     assert decide(compile_policy(EXAMPLE), ask(**question)).sites == sites
 
 
+@pytest.mark.parametrize(
+    ("when", "question", "sites"),
+    [
+        ("2026-01-05T09:00:00+09:00", {}, (PARIS, LYON, TOKYO)),
+        ("2026-01-05T18:00:00+09:00", {}, (PARIS, LYON)),
+        ("2026-01-04T09:00:00+09:00", {}, (PARIS, LYON)),
+        ("2028-01-03T09:00:00+09:00", {}, (PARIS, LYON)),
+        ("2026-01-05T09:00:00+09:00", {"tags": ("personal",)}, (PARIS, LYON)),
+        ("1970-01-01T00:00:00Z", {}, (PARIS, LYON)),
+    ],
+)
+def test_the_example_of_times_does_what_the_guide_says(
+    when: str, question: dict[str, Any], sites: tuple[Any, ...]
+) -> None:
+    document, problems = validate_text(re.findall(r"```yaml\n(.*?)```", GUIDE, re.S)[0])
+    assert document is not None
+    assert problems == []
+    at = int(datetime.fromisoformat(when).timestamp())
+    assert decide(compile_policy(document), ask(model="chat", at=at, **question)).sites == sites
+
+
 def test_the_guide_names_every_field() -> None:
-    rule = set(schema()["$defs"]["rule"]["properties"]) - {"id", "effect", "description"}
+    published = schema()
+    rule = set(published["$defs"]["rule"]["properties"]) - {"id", "effect", "description"}
     named = set(re.findall(r"`(\w+)`", GUIDE))
     assert rule <= named
-    assert {"content", "retention", "strictest"} <= named
+    assert set(published["properties"]) - {"version", "description", "rules"} <= named
+    assert set(published["$defs"]["window"]["properties"]) <= named
