@@ -4,7 +4,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 import time
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,11 +17,11 @@ from hypothesis import strategies as st
 
 from kasbah.residency.classification import looking
 from kasbah.residency.classification.text import normal
-from kasbah.residency.document import CLASSES
+from kasbah.residency.document import CLASSES, validate
 from kasbah.residency.services import compile_policy, decide
 from kasbah.residency.services.classification import LONGEST, UNREAD, look, raised, summary, text_of
 
-from .documents import TAGS, allow, ask, document, questions, rules
+from .documents import LYON, PARIS, RABAT, TAGS, allow, ask, document, questions, rules
 from .samples import KINDS, quality
 
 
@@ -188,6 +191,21 @@ def test_a_finding_only_raises_the_class_and_only_adds_tags(
     if known and after.data_class == (question.data_class or policy.strictest):
         # Of the same class, more tags never open a site that was closed.
         assert set(decide(policy, after).sites) <= set(decide(policy, question).sites)
+
+
+def test_the_example_of_the_guide_is_a_policy_and_does_what_the_guide_says() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "administrator" / "classification.md").read_text()
+    example = json.loads(re.findall(r"```json\n(.*?)```", guide, re.DOTALL)[0])
+    assert validate(example) == []
+    policy = compile_policy(example)
+    question = ask(data_class="public")
+    assert decide(policy, question).sites == (PARIS, LYON, RABAT)
+    assert decide(policy, raised(question, policy, {"iban": 1})).sites == (PARIS, LYON)
+    named: dict[str, Any] = {}
+    exec(re.findall(r"```python\n(.*?)```", guide, re.DOTALL)[0], named)  # noqa: S102 - our own page
+    assert named["find"]("Project Falcon flies") == {"project-name": 1}
+    assert f"{LONGEST:,} characters" in guide
+    assert all(f"| `{kind}` |" in guide for kind in KINDS)
 
 
 def test_without_a_classifier_nothing_is_raised() -> None:
