@@ -90,6 +90,9 @@ class TestFirstSteps:
         asked = run("activatepolicy", *first, "--by", home.admin.email)
         assert (asked["state"], len(asked["loosens"]) > 0) == ("requested", True)
         assert "second person" in refused("approvepolicy", *first, "--by", home.admin.email)
+        gone = factories.user(is_platform_admin=True)
+        User.objects.filter(pk=gone.pk).update(is_active=False)
+        assert "switched off" in refused("approvepolicy", *first, "--by", gone.email)
         assert run("approvepolicy", *first, "--by", second)["state"] == "active"
         allowed = run("decide", *tenant, "--data-class", "public", "--model", "m")
         assert (allowed["allowed"], allowed["sites"], allowed["policy_version"]) == (True, ["paris"], 1)

@@ -52,6 +52,7 @@ def execute(house: House, statement: str, policy: Policy) -> None:
         ("state = 'active'", "policy_approved_where_needed"),
         ("state = 'approved'", "policy_approved_where_needed"),
         ("state = 'active', requested_by_id = NULL", "policy_approved_where_needed"),
+        ("state = 'active', bootstrap = true", "policy_bootstrap_by_nobody_over_nothing"),
     ],
 )
 def test_the_database_refuses_what_one_person_alone_would_do(house: House, change: str, constraint: str) -> None:

@@ -65,5 +65,11 @@ def find_user(email: str) -> User:
 
 
 def acting_person(email: str) -> Actor:
-    """The person in whose name something is done that takes a person; the event says that a command did it."""
-    return actor_of_user(find_user(email), "command")
+    """The person in whose name something is done that takes a person; the event says that a command did it.
+
+    Raises CommandError.
+    """
+    found = find_user(email)
+    if not found.is_active:
+        raise CommandError(f"The account {email} is switched off; nothing is done in its name.")
+    return actor_of_user(found, "command")

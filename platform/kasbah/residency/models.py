@@ -110,6 +110,11 @@ def second_person(subject: str) -> list[models.BaseConstraint]:
             condition=models.Q(needs_approval=False) | models.Q(bootstrap=True) | met | early,
             name=f"{subject}_approved_where_needed",
         ),
+        models.CheckConstraint(
+            condition=models.Q(bootstrap=False)
+            | models.Q(compared_version=0, requested_by__isnull=True, created_by__isnull=True),
+            name=f"{subject}_bootstrap_by_nobody_over_nothing",
+        ),
     ]
 
 
@@ -176,6 +181,9 @@ class Policy(PolicyVersion):
             models.UniqueConstraint(
                 fields=["tenant"], condition=models.Q(state="active"), name="one_active_policy_a_tenant"
             ),
+            models.UniqueConstraint(
+                fields=["tenant"], condition=models.Q(bootstrap=True), name="policy_bootstrap_once_a_tenant"
+            ),
             *second_person("policy"),
         ]
 
@@ -187,5 +195,8 @@ class BaselinePolicy(PolicyVersion):
         constraints = [
             models.UniqueConstraint(fields=["version"], name="baseline_version_once"),
             models.UniqueConstraint(fields=["state"], condition=models.Q(state="active"), name="one_active_baseline"),
+            models.UniqueConstraint(
+                fields=["bootstrap"], condition=models.Q(bootstrap=True), name="baseline_bootstrap_once"
+            ),
             *second_person("baseline"),
         ]
