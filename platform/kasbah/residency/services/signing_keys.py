@@ -51,7 +51,10 @@ class ControlKeys:
 
 
 def control_keys() -> ControlKeys:
-    """The keys, from synchronous code; the first one is made where there is none. Raises Unavailable as below."""
+    """The keys, from synchronous code; the first one is made where there is none.
+
+    Raises Unavailable when KASBAH_KEK is not the key that sealed them.
+    """
     with rls.platform_scope():
         found = list(_rows())
         if not any(row[3] == KeyState.CURRENT for row in found):

@@ -62,6 +62,7 @@ class ReceiptWorker(serializers.Serializer[Any]):
     id = serializers.UUIDField()
     name = serializers.CharField()
     public_key = serializers.CharField(help_text="Ed25519, raw, base64url: verifies `receipt`.")
+    key_valid_until = serializers.DateTimeField(allow_null=True, help_text="Of a key that it has replaced since.")
 
 
 class ReceiptSite(serializers.Serializer[Any]):

@@ -17,7 +17,7 @@ from inference_worker.contract.signing import b64, fingerprint
 from kasbah.common.api import ListMixin, RetrieveMixin, StrictBody, StrictSerializer
 from kasbah.residency.models import Site
 from kasbah.serving import services
-from kasbah.serving.models import EnrolmentToken, Worker, WorkerState
+from kasbah.serving.models import EnrolmentToken, FormerWorkerKey, Worker, WorkerState
 
 
 class ServedShown(serializers.Serializer[Any]):
@@ -41,6 +41,20 @@ class EgressShown(serializers.Serializer[Any]):
     last = serializers.IntegerField(help_text="Seconds since the epoch.")
 
 
+class FormerKeyShown(serializers.ModelSerializer[FormerWorkerKey]):
+    """A key that the worker has replaced: receipts of its time still verify."""
+
+    public_key = serializers.SerializerMethodField(help_text="Ed25519, raw, base64url.")
+
+    class Meta:
+        model = FormerWorkerKey
+        fields = ["public_key", "valid_from", "valid_until"]
+
+    def get_public_key(self, key: FormerWorkerKey) -> str:
+        """Text of the key."""
+        return b64(bytes(key.public_key))
+
+
 class WorkerShown(serializers.ModelSerializer[Worker]):
     """An inference worker node."""
 
@@ -48,6 +62,7 @@ class WorkerShown(serializers.ModelSerializer[Worker]):
     fingerprint = serializers.SerializerMethodField(help_text="Of the key, as the worker's log shows it.")
     alive = serializers.SerializerMethodField(help_text="Whether it was heard within the last 15 seconds.")
     capacity = serializers.SerializerMethodField(help_text="Jobs that its ready engines run at once.")
+    former_keys = FormerKeyShown(many=True, read_only=True)
     served = ServedShown(many=True, read_only=True)
     egress = EgressShown(many=True, read_only=True)
     hardware = serializers.DictField(read_only=True)
@@ -55,8 +70,8 @@ class WorkerShown(serializers.ModelSerializer[Worker]):
     class Meta:
         model = Worker
         fields = [
-            "id", "site", "name", "state", "alive", "engine", "capacity", "public_key", "fingerprint", "hardware",
-            "served", "refused", "stale_writes", "egress_refused", "egress", "last_seen_at", "created_at",
+            "id", "site", "name", "state", "alive", "engine", "capacity", "public_key", "fingerprint", "former_keys",
+            "hardware", "served", "refused", "stale_writes", "egress_refused", "egress", "last_seen_at", "created_at",
         ]  # fmt: skip
 
     def get_public_key(self, worker: Worker) -> str:
@@ -95,7 +110,7 @@ class Approval(StrictBody):
 class WorkerViewSet(ListMixin, RetrieveMixin):
     """Inference worker nodes, known by their identity keys. A worker comes into being when it enrols."""
 
-    queryset = Worker.objects.all()
+    queryset = Worker.objects.prefetch_related("former_keys")
     serializer_class = WorkerShown
     filters = WorkerFilters
     access: ClassVar = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from inference_worker.contract.signing import Purpose, Verifier, b64, key_id
@@ -29,9 +30,11 @@ def find_receipt(actor: Actor, request_id: str) -> dict[str, Any] | None:
         require(actor, Permission.RECEIPT_READ, job.tenant_id)
     except NotFound:
         return None  # the same answer as for one that does not exist
-    signed_with = job.receipt.partition(".")[0]
-    own = {key_id(key): key for key in map(bytes, (worker.public_key, *(row.public_key for row in former)))}
-    public_key = own[signed_with]
+    keys: list[tuple[bytes, datetime | None]] = [(bytes(row.public_key), row.valid_until) for row in former]
+    own = {key_id(key): (key, until) for key, until in [*keys, (bytes(worker.public_key), None)]}
+    if (signed_with := job.receipt.partition(".")[0]) not in own:
+        return None
+    public_key, until = own[signed_with]
     claims = Verifier.from_raw(public_key).verify(Purpose.RECEIPT, job.receipt)
     published = (*control_keys().published, audit_receipts.signer().public.public_bytes_raw())
     return {
@@ -42,6 +45,6 @@ def find_receipt(actor: Actor, request_id: str) -> dict[str, Any] | None:
         "ticket": job.ticket,
         "claims": claims,
         "site": {"id": job.site.id, "slug": job.site.slug, "jurisdiction": job.site.jurisdiction},
-        "worker": {"id": worker.id, "name": worker.name, "public_key": b64(public_key)},
+        "worker": {"id": worker.id, "name": worker.name, "public_key": b64(public_key), "key_valid_until": until},
         "control_plane_keys": {key_id(key): b64(key) for key in published},
     }
