@@ -11,7 +11,11 @@ if __name__ == "__main__":
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "kasbah.config.settings")
     from django.core.management import execute_from_command_line
 
+    from kasbah.common.env import SettingMissing
     from kasbah.config.egress import guard
 
-    guard(sys.argv[1] if len(sys.argv) > 1 else "help")
+    try:
+        guard(sys.argv[1] if len(sys.argv) > 1 else "help")
+    except SettingMissing as error:
+        sys.exit(str(error))
     execute_from_command_line(sys.argv)
