@@ -99,6 +99,7 @@ def make_estate(platform: Platform) -> Estate:
     limit = set_limit(factories.SYSTEM, tenant, scope="tenant", subject_id=tenant.id, requests_per_minute=10)
     hold = place_hold(factories.SYSTEM, tenant, Reach(request_id="req_1"), reason="R", reference="1")
     job = make_job(household, platform)
+    factories.content(household.project, request_id=job.request_id)
     with rls.tenant_scope(tenant.id):
         Usage.objects.create(
             id=job.id,

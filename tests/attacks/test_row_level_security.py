@@ -74,6 +74,13 @@ DEPLOYMENT = uuid7()
 ROWS = """
 INSERT INTO audit_intake (id, tenant_id, type, request_id, event) VALUES (%(id)s, %(tenant)s, 'x', '', '');
 INSERT INTO audit_intake (id, tenant_id, type, request_id, event) VALUES (%(none)s, NULL, 'x', '', '');
+INSERT INTO audit_log (id, tenant_id, origin, size, frontier, tiled, anchored)
+    VALUES (%(project)s, %(tenant)s, %(tenant)s::text, 0, '', 0, 0);
+INSERT INTO audit_leaf (event_id, tenant_id, index, hash, log_id) VALUES (%(id)s, %(tenant)s, 0, '', %(project)s);
+INSERT INTO audit_checkpoint (id, tenant_id, size, root, note, log_id)
+    VALUES (%(key)s, %(tenant)s, 0, '', '', %(project)s);
+INSERT INTO audit_cosignature (id, tenant_id, checkpoint_id, witness, line)
+    VALUES (%(id)s, %(tenant)s, %(key)s, 'w', '');
 INSERT INTO audit_contentkey (id, tenant_id, month, wrapped) VALUES (%(key)s, %(tenant)s, '2026-01-01', '');
 INSERT INTO audit_content (id, tenant_id, project_id, key_id, request_id, event_id, part, form, data_class, level,
     policy, ceiling_days, opening, erased_reason) VALUES (%(id)s, %(tenant)s, %(project)s, %(key)s, %(id)s::text, %(id)s,
@@ -83,8 +90,9 @@ INSERT INTO audit_legalhold (id, tenant_id, data_class, request_id, reason, refe
 INSERT INTO metering_usage VALUES (%(id)s, 'm', '/v1', 1, 1, true, now(), %(key)s, %(project)s, %(tenant)s);
 INSERT INTO metering_limit (id, scope, subject_id, period, tenant_id)
     VALUES (%(id)s, 'tenant', %(tenant)s, 'day', %(tenant)s);
-INSERT INTO residency_policy (id, version, document, state, created_at, tenant_id)
-    VALUES (%(id)s, 1, '{}', 'draft', now(), %(tenant)s);
+INSERT INTO residency_policy (id, version, document, source, digest, state, created_at, findings, needs_approval,
+    compared_version, compared_digest, reason, bootstrap, tenant_id)
+    VALUES (%(id)s, 1, '{}', '', '', 'draft', now(), '[]', false, 0, '', '', false, %(tenant)s);
 INSERT INTO registry_model (id, name, publisher, licence, family, created_at)
     VALUES (%(deployment)s, 'm', 'p', 'l', 'f', now()) ON CONFLICT DO NOTHING;
 INSERT INTO registry_modelversion (id, digest, manifest, size, stage, topology, created_at, model_id)
@@ -93,9 +101,9 @@ INSERT INTO serving_deployment (id, name, engine_settings, enabled, created_at, 
     VALUES (%(deployment)s, 'm', '{}', true, now(), %(deployment)s) ON CONFLICT DO NOTHING;
 INSERT INTO serving_deploymentgrant (id, deployment_id, tenant_id) VALUES (%(id)s, %(deployment)s, %(tenant)s);
 INSERT INTO serving_job (id, request_id, endpoint, stream, data_class, policy, sites, state, attempt, owner,
-    lease_until, prompt_tokens, completion_tokens, error_code, receipt, created_at, api_key_id, deployment_id,
+    lease_until, prompt_tokens, completion_tokens, error_code, receipt, ticket, created_at, api_key_id, deployment_id,
     project_id, tenant_id) VALUES (%(id)s, %(id)s::text, '/v1', true, 'public', '', '[]', 'queued', 1, '', now(),
-    0, 0, '', '', now(), %(key)s, %(deployment)s, %(project)s, %(tenant)s);
+    0, 0, '', '', '', now(), %(key)s, %(deployment)s, %(project)s, %(tenant)s);
 INSERT INTO serving_idempotencykey (id, key_digest, body_digest, job_id, expires_at, api_key_id, tenant_id)
     VALUES (%(id)s, 'k', 'b', %(id)s, now(), %(key)s, %(tenant)s)
 """
