@@ -24,10 +24,8 @@ from kasbah.serving.models import LOST_AFTER, Job, Worker
 from tests import factories
 from tests.inference_worker.harness import wait_for
 from tests.serving.stand_in import StandIn
-from tests.serving.test_housekeeping import Applicant, assignment_of, events, standing, worker_row
+from tests.serving.test_housekeeping import Applicant, assignment_of, events, worker_row
 from tests.serving.world import Web, World, apart, stand_in, until
-
-__all__ = ["standing"]  # a fixture
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(60)]
 SYSTEM = factories.SYSTEM

@@ -38,8 +38,8 @@ class Look:
         return SiteLife.LIVE if self.alive else SiteLife.LOST
 
 
-def note_health(site: Site, look: Look) -> None:
-    """Keep what was found; an event says that a site was lost, and that it is back."""
+def note_health(site: Site, look: Look) -> bool:
+    """Keep what was found; an event says that a site was lost, and that it is back. Answers whether `life` changed."""
     now = timezone.now()
     with rls.platform_scope():
         known = SiteHealth.objects.filter(site=site).first() or SiteHealth(site=site)
@@ -54,7 +54,7 @@ def note_health(site: Site, look: Look) -> None:
         }
         changed = any(getattr(known, name) != value for name, value in found.items())
         if not changed and known.checked_at is not None and now - known.checked_at < WRITTEN_EVERY:
-            return
+            return False
         before = known.life
         for name, value in found.items():
             setattr(known, name, value)
@@ -65,6 +65,7 @@ def note_health(site: Site, look: Look) -> None:
         if (before in GONE) != (look.life in GONE):
             kind = EventType.SITE_LOST if look.life in GONE else EventType.SITE_BACK
             record(_event(kind, site, look))
+    return bool(before != look.life)
 
 
 def _event(kind: EventType, site: Site, look: Look) -> Event:

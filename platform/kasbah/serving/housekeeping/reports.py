@@ -45,10 +45,10 @@ def collect() -> Counter[str]:
             try:
                 found = replace(_collect_site(reached, heard), broker=found.broker)
             except StoreAway as error:
-                logger.warning("The store of site %s is away (%s)", site.slug, error)
                 heard["sites away"] += 1
                 found = replace(found, store=type(error.__cause__ or error).__name__)
-        note_health(site, found)
+        if note_health(site, found):
+            logger.warning("Site %s is %s (broker %s, store %s)", site.slug, found.life, found.broker, found.store)
     keyturn.turn_signing_keys()
     return heard
 

@@ -63,6 +63,7 @@ def approve_worker(actor: Actor, worker: Worker, *, expected: str = "") -> Worke
 
     From now on it gets the site's key, its assignment and jobs.
     """
+    require(actor, Permission.WORKER_MANAGE, None)
     found = fingerprint(bytes(worker.public_key))
     if expected and expected.strip().lower() != found:
         raise Conflict("The worker's key has another fingerprint; reject it.", code="wrong_fingerprint")
