@@ -54,6 +54,7 @@ KEPT = (
     ("audit_intake", "audit_intake_insert_only"),
     ("audit_leaf", "audit_leaf_insert_only"),
     ("audit_checkpoint", "audit_checkpoint_insert_only"),
+    ("audit_cosignature", "audit_cosignature_insert_only"),
     ("audit_content", "audit_content_keep"),
     ("audit_legalhold", "audit_legalhold_keep"),
 )

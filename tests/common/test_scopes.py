@@ -21,6 +21,7 @@ ROOT = Path(str(kasbah.__file__)).parent
 PLATFORM = {
     "audit/api.py": "events without a tenant, for platform administrators",
     "audit/log/api.py": "the system log, for platform administrators",
+    "audit/log/witnessing.py": "shows witnesses the checkpoints of every log",
     "audit/log/upkeep.py": "checks every log",
     "audit/management/commands/auditlog.py": "shows every log",
     "audit/log/sequencer.py": "gives the events of all tenants their places",

@@ -303,6 +303,7 @@ UNRECORDED: Mapping[str, str] = {
     "GET /api/tenants/<slug:tenant>/jobs/": COUNTS,
     "GET /api/tenants/<slug:tenant>/jobs/<uuid:pk>/": COUNTS,
     "GET /api/receipts/<str:request_id>/": PROOF,
+    "task audit.ask_witnesses": "shows witnesses what is signed already; what they answer changes no event",
     "GET /api/audit-log/": HASHES,
     "GET /api/audit-events/<uuid:pk>/proof/": HASHES,
     "GET /api/audit-log/consistency/": HASHES,

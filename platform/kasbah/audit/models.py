@@ -7,12 +7,13 @@ from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
 from kasbah.audit.egress.models import EgressAttempt
-from kasbah.audit.log.models import Cursor, Leaf, Log, SignedCheckpoint
+from kasbah.audit.log.models import Cosignature, Cursor, Leaf, Log, SignedCheckpoint
 from kasbah.common.ids import uuid7
 
 __all__ = [
     "Content",
     "ContentKey",
+    "Cosignature",
     "Cursor",
     "EgressAttempt",
     "Intake",

@@ -8,6 +8,8 @@ from celery import shared_task
 
 from kasbah.audit.log.memory import SignerRefuses
 from kasbah.audit.log.sequencer import sequence
+from kasbah.audit.log.witnessing import ask_all
+from kasbah.common.env import SettingMissing
 
 logger = logging.getLogger(__name__)
 ROUNDS = 20  # in one task, so that a backlog does not wait for the next tick
@@ -22,3 +24,12 @@ def sequence_log() -> None:
                 return
     except SignerRefuses as error:
         logger.critical("The audit log is not continued. %s", error)
+
+
+@shared_task(name="audit.ask_witnesses")
+def ask_witnesses() -> None:
+    """Have the witnesses cosign what grew. Every thirty seconds."""
+    try:
+        ask_all()
+    except SettingMissing as error:
+        logger.error("%s", error)  # noqa: TRY400 - the message says all; a traceback would hide it

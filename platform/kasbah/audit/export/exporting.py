@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import IO
 from uuid import UUID
 
@@ -12,15 +12,16 @@ from django.db import connection
 
 from kasbah.audit.export.bundle import Range, Source, write_bundle
 from kasbah.audit.log import sequencer
-from kasbah.audit.log.models import Leaf, Log, SignedCheckpoint
+from kasbah.audit.log.models import Cosignature, Leaf, Log, SignedCheckpoint
 from kasbah.audit.log.note import Note
 from kasbah.audit.log.tiles import TileTree
 from kasbah.audit.services.events import ActorRef, Event, EventType, Resource
 from kasbah.audit.services.intake import record
 from kasbah.audit.services.receipts import signer
-from kasbah.common.errors import Conflict
+from kasbah.common.errors import NotFound
 from kasbah.common.requestid import current
 
+WAIT = timedelta(minutes=10)  # by which an export lies back, so that a witness has signed it
 PAGE = 2_000  # events in memory
 READ = """
     SELECT intake.event FROM audit_leaf AS leaf JOIN audit_intake AS intake ON intake.id = leaf.event_id
@@ -40,13 +41,13 @@ class Exported:
 
 
 def choose(tenant_id: UUID | None, since: datetime | None, until: datetime | None) -> tuple[Log, Range]:
-    """The range of a log that holds every event of a period, under the newest checkpoint. Raises Conflict."""
+    """The range of a log that holds every event of a period, under the newest checkpoint. Raises NotFound."""
     log = Log.objects.filter(tenant_id=tenant_id).first()
     newest = None
     if log is not None:
-        newest = SignedCheckpoint.objects.filter(log=log, size__lte=log.tiled).order_by("-size").first()
+        newest = _checkpoint(log)
     if log is None or newest is None:
-        raise Conflict("The log has no signed event yet; try again in a second.")
+        raise NotFound("The log has no signed event yet; try again in a second.")
     leaves = Leaf.objects.filter(log=log, index__lt=newest.size)
     start, end = 0, newest.size
     if since is not None:
@@ -55,7 +56,7 @@ def choose(tenant_id: UUID | None, since: datetime | None, until: datetime | Non
     if until is not None:
         last = leaves.filter(event_id__lt=_floor(until)).order_by("-index").values_list("index", flat=True).first()
         end = start if last is None else max(start, last + 1)
-    return log, Range(start, end, Note.parse(newest.note))
+    return log, Range(start, end, _with_witnesses(newest))
 
 
 def export(
@@ -80,6 +81,21 @@ def export(
         )
     )
     return Exported(log.origin, wanted.start, wanted.end, wanted.signed.size, digest)
+
+
+def _checkpoint(log: Log) -> SignedCheckpoint | None:
+    """The newest checkpoint; one that a witness signed where it is not much older."""
+    signed = SignedCheckpoint.objects.filter(log=log, size__lte=log.tiled).order_by("-size")
+    newest = signed.first()
+    witnessed = signed.exclude(cosignatures=None).first()
+    if newest is not None and witnessed is not None and newest.created_at - witnessed.created_at < WAIT:
+        return witnessed
+    return newest
+
+
+def _with_witnesses(checkpoint: SignedCheckpoint) -> Note:
+    lines = Cosignature.objects.filter(checkpoint=checkpoint).order_by("witness").values_list("line", flat=True)
+    return Note.parse(checkpoint.note + "".join(lines))
 
 
 def _events(log: Log, start: int, end: int) -> Iterator[bytes]:

@@ -54,6 +54,21 @@ class SignedCheckpoint(models.Model):
         constraints = [models.UniqueConstraint(fields=["log", "size"], name="one_checkpoint_a_size")]
 
 
+class Cosignature(models.Model):
+    """A witness's signature line on a checkpoint: it saw this very tree, grown from what it saw before."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    tenant_id = models.UUIDField(null=True)
+    checkpoint = models.ForeignKey(SignedCheckpoint, on_delete=models.PROTECT, related_name="cosignatures")
+    witness = models.CharField(max_length=200)
+    line = models.TextField()
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        db_table = "audit_cosignature"
+        constraints = [models.UniqueConstraint(fields=["checkpoint", "witness"], name="one_cosignature_a_witness")]
+
+
 class Cursor(models.Model):
     """How far the intake was sequenced: one row. `xid` (xid8) is added by the migration; Django has no such type."""
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from django.core.management.base import CommandError
 
-from kasbah.audit.log import proofs, upkeep
+from kasbah.audit.log import proofs, upkeep, witnessing
 from kasbah.audit.log.memory import SignerRefuses
 from kasbah.audit.log.models import Log
+from kasbah.audit.log.note import BadNote, Key
 from kasbah.audit.services.events import ActorRef
 from kasbah.common import rls
 from kasbah.common.commands import Facts, KasbahCommand, operator
@@ -21,18 +23,20 @@ class Command(KasbahCommand):
 
     help = (
         "Show the transparency logs (status); read them from the first event on and list what is not as it was signed "
-        "(check); write their tiles again (tiles); let the signer go on after its memory was lost, once you know that "
-        "the database is the right one (trust)."
+        "(check); write their tiles again (tiles); write what a witness is to be asked, and take its answer, where a "
+        "person carries the files (ask, take); let the signer go on after its memory was lost, once you know that the "
+        "database is the right one (trust)."
     )
     epilog = "Example: manage.py auditlog check"
     empty = "There is no log yet. Housekeeping begins one with the first event."
 
     def arguments(self, parser: ArgumentParser) -> None:
         """What to do."""
-        parser.add_argument(
-            "verb", nargs="?", choices=["status", "check", "tiles", "trust"], default="status", help="(status)"
-        )
+        verbs = ["status", "check", "tiles", "ask", "take", "trust"]
+        parser.add_argument("verb", nargs="?", choices=verbs, default="status", help="What to do (status).")
         parser.add_argument("--log", metavar="ORIGIN", help="One log, by its name as status shows it; else all.")
+        parser.add_argument("--witness", metavar="KEY", help="With ask and take: the witness's key, NAME+ID+KEY.")
+        parser.add_argument("--file", type=Path, metavar="PATH", help="With ask: file to write. With take: the answer.")
 
     def run(self, **options: Any) -> Facts | Sequence[Facts]:
         """Do it."""
@@ -43,6 +47,8 @@ class Command(KasbahCommand):
             case "tiles":
                 for log in chosen:
                     upkeep.rebuild_tiles(log)
+            case "ask" | "take":
+                return self._carry(chosen, options)
             case "trust":
                 self._trust(chosen, options["log"])
         return [_shown(log) for log in chosen]
@@ -58,6 +64,28 @@ class Command(KasbahCommand):
         if found:
             raise CommandError("\n".join(found))
         return {"logs": len(chosen), "events": sum(log.size for log in chosen), "sound": True}
+
+    def _carry(self, chosen: list[Log], options: dict[str, Any]) -> Facts:
+        """Between here and a witness that has no line to here."""
+        if not options["log"] or not options["witness"] or not options["file"]:
+            raise CommandError("Give --log ORIGIN, --witness KEY and --file PATH.")
+        try:
+            key = Key.parse(options["witness"])
+            with rls.platform_scope():
+                checkpoint = witnessing.newest(chosen[0])
+                if checkpoint is None:
+                    raise CommandError("The log has no signed event yet.")
+                if options["verb"] == "ask":
+                    seen = witnessing.seen_by(chosen[0], key)
+                    options["file"].write_text(witnessing.request_for(chosen[0], checkpoint, seen), encoding="utf-8")
+                else:
+                    answer = options["file"].read_text(encoding="utf-8")
+                    checkpoint = witnessing.keep_any(chosen[0], key, answer).checkpoint
+        except BadNote as error:
+            raise CommandError(str(error)) from error
+        except OSError as error:
+            raise CommandError(f"{options['file']}: {error.strerror}") from error
+        return {"log": chosen[0].origin, "size": checkpoint.size, "file": str(options["file"])}
 
     def _trust(self, chosen: list[Log], named: str | None) -> None:
         if named is None:
