@@ -17,6 +17,7 @@ from uuid import uuid4
 import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 
 from inference_worker.contract import keys, sealing
 from inference_worker.contract.messages import JobMessage, Payload, RefusalCode, Ticket, now, signed
@@ -49,7 +50,7 @@ class Site:
         plain = Payload(path="/v1/chat/completions", body=body, stream=True, reply_secret=reply_secret(job))
         place = ours.sites[site]
         place.refresh_from_db()
-        public = sealing.X25519PublicKey.from_public_bytes(bytes(place.sealing_public_key))
+        public = X25519PublicKey.from_public_bytes(bytes(place.sealing_public_key))
         sealed = sealing.seal_payload(msgspec.msgpack.encode(plain), job=str(job), sites={str(place.id): public})
         ticket = tickets.issue(
             self.signer, job=job, attempt=1, tenant=ours.home.tenant.id, deployment=ours.deployment.id,
