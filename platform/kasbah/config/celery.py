@@ -31,10 +31,11 @@ app.conf.update(
         "sweep-jobs": {"task": "serving.sweep_jobs", "schedule": 2.0, "options": {"expires": 4}},
         "expire-rows": {"task": "serving.expire_rows", "schedule": 60.0, "options": {"expires": 60}},
         "retain-content": {"task": "residency.retain", "schedule": 3600.0, "options": {"expires": 3600}},
+        "expire-sessions": {"task": "identity.expire_sessions", "schedule": 3600.0, "options": {"expires": 3600}},
         "activate-policies": {"task": "residency.activate_policies", "schedule": 5.0, "options": {"expires": 5}},
     },
 )
-app.autodiscover_tasks(["kasbah.audit", "kasbah.serving", "kasbah.residency"])
+app.autodiscover_tasks(["kasbah.audit", "kasbah.identity", "kasbah.serving", "kasbah.residency"])
 
 
 @signals.worker_init.connect

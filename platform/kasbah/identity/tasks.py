@@ -1,0 +1,13 @@
+"""Housekeeping of identities, as Celery tasks."""
+
+from __future__ import annotations
+
+from celery import shared_task
+from django.contrib.sessions.models import Session
+from django.utils import timezone
+
+
+@shared_task(name="identity.expire_sessions")
+def expire_sessions() -> None:
+    """Remove sessions that have expired; nobody could use them any more. Every hour."""
+    Session.objects.filter(expire_date__lt=timezone.now()).delete()
