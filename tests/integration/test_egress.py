@@ -7,6 +7,8 @@ link waits for it. It begins with the first module of the worker, as what is imp
 from __future__ import annotations
 
 import json
+import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -20,7 +22,7 @@ from infra.local import valkey as local_valkey
 from infra.local.valkey import Valkey
 from tests.inference_worker.harness import ROOT, ControlPlane, chat, start_worker, text_of, wait_for
 from tests.integration.capture import Flows, capture, read_frames
-from tests.integration.namespaces import Namespace, namespaces
+from tests.integration.namespaces import PREFIX, Namespace, ip, namespaces, program, sweep
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -69,19 +71,19 @@ def heard(listener: socket.socket) -> list[str]:
         found.append(str(peer))
 
 
-def settled(place: Namespace) -> int:
-    """Packets on the link, once it has been quiet for half a second."""
-    while True:
-        before, _ = place.counters()
+def settle(place: Namespace) -> None:
+    """Until the link was quiet for half a second."""
+    before = (0, 0)
+    while (now := place.counters()) != before:
+        before = now
         time.sleep(0.5)
-        if place.counters()[0] == before:
-            return before
 
 
+IPV4 = b"\x08\x00"  # the type of a frame; ARP and IPv6's own chatter are others
 CALLS = ["tcp", "udp", "message", "asyncio_connected", "uvloop_connected", "uvloop_datagram", "uvloop_unconnected"]
 
 
-def test_nothing_leaves_that_is_refused(place: Namespace, listener: socket.socket) -> None:
+def test_nothing_leaves_that_is_refused(place: Namespace, listener: socket.socket, tmp_path: Path) -> None:
     port = listener.getsockname()[1]
 
     def calls(guard: str) -> set[str]:
@@ -94,10 +96,12 @@ def test_nothing_leaves_that_is_refused(place: Namespace, listener: socket.socke
 
     assert calls("off") == {"done"}  # the negative control: the destination is there, and the way to it
     assert heard(listener) == [place.far] * 3
-    before = settled(place)
-    assert calls("on") == {"refused"}
+    settle(place)
+    with capture(place.link, tmp_path / "frames") as recording:
+        assert calls("on") == {"refused"}
+        recording.stop()
     assert heard(listener) == []
-    assert place.counters()[0] - before <= 2, "at most a neighbour's question (ARP, IPv6) between two idle ends"
+    assert not [frame for frame in read_frames(tmp_path / "frames") if frame[12:14] == IPV4]
 
 
 def test_a_worker_in_a_namespace_serves_over_its_brokers_address_alone(
@@ -141,6 +145,27 @@ def _serves(control: ControlPlane, server: Valkey, place: Namespace, folder: Pat
 
         assert wait_for(told, 15) == [("worker", destination)]
         assert f"egress refused: the worker wanted {destination}" in worker.log
+
+
+def test_where_namespaces_cannot_be_made_a_test_fails_and_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "which", lambda *_, **__: None)
+        with pytest.raises(pytest.fail.Exception, match=r"iproute2.*no program `ip`"):
+            ip("netns", "list")
+    with pytest.raises(pytest.fail.Exception, match=r"root.*CAP_NET_ADMIN.*said"):
+        ip("netns", "add", "")
+
+
+def test_what_a_killed_run_left_is_swept() -> None:
+    with subprocess.Popen(["/bin/true"]) as ended:
+        ended.wait()
+    name = f"{PREFIX}{ended.pid}-0"
+    ip("netns", "add", name)
+    with subprocess.Popen([program(), "netns", "exec", name, "sleep", "60"]) as left:
+        wait_for(lambda: str(left.pid) in ip("netns", "pids", name), 5)
+        sweep()
+        assert left.wait(5) == -signal.SIGKILL
+    assert name not in ip("netns", "list")
 
 
 def test_without_the_guard_the_planted_library_gets_through(

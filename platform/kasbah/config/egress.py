@@ -36,7 +36,7 @@ def guard(process: str) -> egress.Guard:
         made = egress.Guard("control plane", own_endpoints(), told=ledger.note)
     except ValueError as error:
         raise env.SettingMissing(
-            f"One of KASBAH_REDIS_URL, KASBAH_DATABASE_URL, KASBAH_BIND and KASBAH_EGRESS_ALLOW cannot be read: {error}"
+            f"One of KASBAH_REDIS_URL, KASBAH_DATABASE_URL, KASBAH_BIND or KASBAH_EGRESS_ALLOW cannot be read: {error}"
         ) from error
     ledger.guard = made
     egress.install(made)
