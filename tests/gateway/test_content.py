@@ -20,6 +20,8 @@ from tests.factories import Household
 from tests.gateway.calls import CHAT, chat, chunks_of, error_of, inference_events, jobs_of, post
 from tests.gateway.stack import Stack, everything, wait_until
 
+pytestmark = pytest.mark.slow  # a platform of its own; the parts are tested in tests/audit/test_content.py
+
 
 def kept(who: Household, response: httpx.Response | str) -> dict[str, Opened]:
     """The sides of a request that are kept, opened."""
@@ -113,7 +115,6 @@ def test_what_failed_before_it_began_has_a_prompt_and_no_answer(stack: Stack, cl
     assert set(kept(client_of, failed)) == {"prompt"}
 
 
-@pytest.mark.slow
 def test_of_a_stream_that_broke_what_was_sent(stack: Stack, client_of: Household) -> None:
     client = openai.OpenAI(base_url=f"{stack.web.url}/v1", api_key=client_of.key_text, max_retries=0)
     text = "one two [[tokens=5 stream_error=2 delay=0.1]]"
@@ -125,7 +126,6 @@ def test_of_a_stream_that_broke_what_was_sent(stack: Stack, client_of: Household
     assert agrees(kept(client_of, job.request_id)["answer"], stream_form(got))
 
 
-@pytest.mark.slow
 def test_of_a_stream_that_was_left_what_was_sent_at_least(stack: Stack, client_of: Household) -> None:
     headers = {"authorization": f"Bearer {client_of.key_text}"}
     body = chat("x [[tokens=400 delay=0.02]]", stream=True)

@@ -20,8 +20,10 @@ from kasbah.audit.services import ActorRef
 from kasbah.common import rls
 from kasbah.common.errors import Conflict, Forbidden, Invalid, NotFound
 from kasbah.common.ids import uuid7
+from kasbah.config.celery import app
 from kasbah.identity.models import DataClass, Role, User
 from kasbah.identity.services import actor_of_key, actor_of_user
+from kasbah.residency import tasks
 from kasbah.residency.services import disclosure, holds, retention
 from kasbah.residency.services.holds import Reach
 from tests import factories
@@ -163,6 +165,22 @@ class TestErasing:
         assert len(erased(home)) == 1
         assert run(home) == 1
 
+    def test_the_hourly_task_and_only_one_at_a_time(
+        self, home: factories.Household, superuser: psycopg.Connection
+    ) -> None:
+        assert app.conf.beat_schedule["retain-content"] == {
+            "task": tasks.retain.name, "schedule": 3600.0, "options": {"expires": 3600}
+        }  # fmt: skip
+        policy(home)
+        row = store(home, days=40)
+        lock = "SELECT pg_advisory_{}(hashtextextended('kasbah:retention', 0))"
+        superuser.execute(lock.format("lock"))  # type: ignore[arg-type]
+        tasks.retain()
+        assert left(row) == "all"
+        superuser.execute(lock.format("unlock"))  # type: ignore[arg-type]
+        tasks.retain()
+        assert left(row) == "nothing"
+
     def test_without_a_policy_nothing_is_erased(self, home: factories.Household) -> None:
         row = store(home, days=400)
         assert run(home) == 0
@@ -266,6 +284,21 @@ class TestHolds:
         ):
             cursor.execute(statement, ["by hand", uuid7(), [row.id]])
         assert left(row) == "all"
+
+    @pytest.mark.django_db(transaction=True)
+    def test_without_the_guard_what_is_held_would_go(
+        self, home: factories.Household, superuser: psycopg.Connection
+    ) -> None:
+        """The negative control of the one above: it is the trigger that refuses."""
+        row = store(home, days=400)
+        holds.place_hold(factories.SYSTEM, home.tenant, Reach(), reason="R", reference="1")
+        superuser.execute("ALTER TABLE audit_content DISABLE TRIGGER audit_content_guard")
+        try:
+            with rls.tenant_scope(home.tenant.id), connection.cursor() as cursor:
+                cursor.execute(erasure.ERASE.format(opening="opening = NULL,"), ["by hand", uuid7(), [row.id]])
+        finally:
+            superuser.execute("ALTER TABLE audit_content ENABLE ALWAYS TRIGGER audit_content_guard")
+        assert left(row) == "nothing"
 
     def test_the_same_person_cannot_ask_and_release(self, home: factories.Household) -> None:
         hold = holds.place_hold(factories.SYSTEM, home.tenant, Reach(), reason="R", reference="1")
