@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 from uuid import UUID
 
@@ -56,7 +57,8 @@ def ask(**fields: Any) -> Question:
 
 def _some(values: tuple[Any, ...]) -> st.SearchStrategy[list[Any]]:
     if isinstance(values[0], dict):
-        return st.lists(st.sampled_from(values), min_size=1, max_size=2)
+        # Each its own: YAML would write one object that stands twice as an alias.
+        return st.lists(st.sampled_from(values).map(copy.deepcopy), min_size=1, max_size=2)
     return st.lists(st.sampled_from(values), min_size=1, max_size=len(values), unique=True)
 
 

@@ -181,7 +181,7 @@ def _message(error: ValidationError) -> str:
             names = [name for option in expected for name in option["required"]]
             text = f"{'a rule that allows' if 'sites' in names else 'it'} names {' or '.join(names)}"
         case "pattern":
-            text = f"{_shown(value)} is not written as it must be: {expected}"
+            text = f"{_shown(value)} is not {error.schema.get('description', 'written as ' + expected)}"
         case "minProperties":
             text = "it says nothing; leave it out"
         case "minItems":

@@ -16,10 +16,11 @@ from typing import Any
 from kasbah.residency.compiled import KEPT, CompiledPolicy
 from kasbah.residency.decision import SiteFact
 from kasbah.residency.document import ALL, CLASSES, Classifier
-from kasbah.residency.universe import OTHER, Group, Masks, TooLarge, Universe, layers, universe
+from kasbah.residency.instants import TooLarge
+from kasbah.residency.universe import OTHER, Group, Masks, Universe, layers, universe
 
 SHOWN = 20
-BUDGET = 200_000  # steps: a few seconds at most
+BUDGET = 500_000  # steps: a second or two
 Tags = frozenset[str]
 State = tuple[Masks, ...]
 
@@ -114,7 +115,8 @@ class Search:
         self._safe: set[tuple[int, State]] = set()
         # The tag sets that rules which allow name, each with its rules.
         self._named = [_tag_sets(policy, every.tags) for policy in self._new]
-        self._leaf = 1 + (sum(map(len, self._named)) + len(every.tags)) // 4  # steps that one leaf counts
+        sizes = [len(tags) + 1 for named in self._named for tags in named]
+        self._leaf = 1 + (sum(sizes) + len(every.tags)) // 10  # steps that one leaf counts
 
     def cells(self) -> Iterator[Loosened]:
         """One for each class, model and site of which something would newly be allowed. Raises TooLarge."""
@@ -166,6 +168,7 @@ class Search:
                 return None
             hit = {tag for tag in self._every.tags if policy.deny.tag.of(tag) & masks.deny}
             own = {tags - hit for tags, rules in named.items() if rules & masks.allow}
+            self._spend(len(largest) * len(own))
             largest = {one & other for one in largest for other in own}
         for tags in sorted(largest, key=lambda tags: (len(tags), sorted(tags))):
             if not self._allowed_before(state, tags):
