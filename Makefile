@@ -70,3 +70,4 @@ bench: setup
 	$(BIN)/python -m benchmarks.decide
 	$(BIN)/python -m benchmarks.classifier
 	$(BIN)/python -m benchmarks.engine
+	$(BIN)/python -m benchmarks.audit

@@ -19,6 +19,7 @@ from kasbah.audit.log.tiles import TileTree
 from kasbah.audit.models import Intake
 from kasbah.audit.services import Event, EventType
 from kasbah.common import rls
+from kasbah.common.ids import uuid7
 from tests import factories
 from tests.audit.logs import WHO, run, write
 
@@ -90,6 +91,18 @@ def test_a_commit_that_comes_late_is_not_skipped(tenant: UUID, app_url: str) -> 
         slow.commit()
     run()
     assert [leaf.event_id for leaf in log_of(tenant)[1]] == [late.id, *early]
+
+
+def test_commits_are_ordered_as_numbers(tenant: UUID, superuser: psycopg.Connection[Any]) -> None:
+    """Transaction 10 comes after transaction 9, though "10" is before "9" as a text."""
+    insert: Any = (
+        "INSERT INTO audit_intake (id, tenant_id, type, event, request_id, xid) VALUES (%s, %s, 't', 'e', '', %s)"
+    )
+    made = [uuid7() for _ in range(3)]
+    for event, xid in zip(made, ("9", "10", "11"), strict=True):
+        superuser.execute(insert, [event, tenant, xid])
+    assert [sequencer.sequence(limit=1).events for _ in range(4)] == [1, 1, 1, 1]  # the last is the system log's
+    assert [leaf.event_id for leaf in log_of(tenant)[1]] == made
 
 
 def test_a_run_that_dies_before_its_commit_is_made_up_for(tenant: UUID, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,9 +35,9 @@ LOCK = "SELECT pg_try_advisory_xact_lock(hashtextextended('kasbah.audit.sequence
 # A commit can no longer slip in before a row whose transaction is older than every one that runs; `id > last` alone
 # would skip what commits late.
 NEXT = """
-    SELECT id, tenant_id, sha256('\\x00'::bytea || event), xid::text FROM audit_intake
+    SELECT id, tenant_id, sha256('\\x00'::bytea || event), xid::text AS written FROM audit_intake
     WHERE (xid, id) > (%s::text::xid8, %s) AND xid < pg_snapshot_xmin(pg_current_snapshot())
-    ORDER BY xid, id LIMIT %s
+    ORDER BY audit_intake.xid, id LIMIT %s
 """
 INSERT_LEAVES = """
     INSERT INTO audit_leaf (event_id, tenant_id, log_id, index, hash)
