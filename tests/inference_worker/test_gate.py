@@ -250,8 +250,8 @@ def test_a_worker_that_was_cut_off_looks_at_its_assignment_before_it_refuses_an_
     stranger = Signer(Ed25519PrivateKey.generate())
     for other, code in (({"signer": stranger}, "bad_ticket"), ({"site_key": strange}, "cannot_open")):
         with pytest.raises(Refused, match=code):
-            gate(informed=True, **other).admit(message)  # type: ignore[arg-type]
-        cut_off = gate(informed=False, **other)  # type: ignore[arg-type]
+            gate(informed=True, **other).admit(message)
+        cut_off = gate(informed=False, **other)
         for _ in range(2):
             with pytest.raises(NotReady):
                 cut_off.admit(message)

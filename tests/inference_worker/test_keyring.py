@@ -10,11 +10,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from inference_worker import keyring
 from inference_worker.contract import enrolment, keys, sealing
 from inference_worker.contract.messages import Assignment, KeyChange, SealedKey, checked
 from inference_worker.contract.signing import Purpose, Signer, Verifier, b64
-from inference_worker.identity import Identity, State
+from inference_worker.identity import NEXT_KEY, Identity, State
 from inference_worker.keyring import KeyRing
 
 SITE = "0190a5d0-0000-7000-8000-000000000001"
@@ -138,7 +137,7 @@ async def test_its_own_key_is_replaced_when_asked_and_counts_when_named(node: No
     following = node.state.next_signer().key_id
     node.identity = node.load()  # a restart in between
     node.ring = node.made()
-    public = node.state.box_key(keyring.NEXT_KEY).public_key()
+    public = node.state.box_key(NEXT_KEY).public_key()
     name, box = sealing.seal_site_key(site_key, worker="w", site=SITE, box_key=public)
     node.ring.follow(
         Assignment(
@@ -153,7 +152,7 @@ async def test_its_own_key_is_replaced_when_asked_and_counts_when_named(node: No
     )
     assert node.identity.signer.key_id == node.load().signer.key_id == following
     assert list(node.identity.site_keys) == [name], "what was sealed for the new key opens at once"
-    assert not (node.state.folder / keyring.NEXT_KEY).exists()
+    assert not (node.state.folder / NEXT_KEY).exists()
 
 
 async def test_the_flag_asks_too(node: Node) -> None:
