@@ -174,10 +174,10 @@ class TestErasing:
         policy(home)
         row = store(home, days=40)
         lock = "SELECT pg_advisory_{}(hashtextextended('kasbah:retention', 0))"
-        superuser.execute(lock.format("lock"))  # type: ignore[arg-type]
+        superuser.execute(lock.format("lock"))
         tasks.retain()
         assert left(row) == "all"
-        superuser.execute(lock.format("unlock"))  # type: ignore[arg-type]
+        superuser.execute(lock.format("unlock"))
         tasks.retain()
         assert left(row) == "nothing"
 

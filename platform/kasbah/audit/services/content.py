@@ -1,7 +1,8 @@
 """Content by policy, for those who write it and those who read it: see kasbah.audit.content."""
 
-from kasbah.audit.content import late
+from kasbah.audit.content import erasure, late
 from kasbah.audit.content.forms import BODY, STREAM, StreamForm
+from kasbah.audit.content.opening import Altered, Opened, open_record
 from kasbah.audit.content.records import (
     COMMITMENT,
     NONE,
@@ -22,15 +23,19 @@ __all__ = [
     "NONE",
     "SEALED",
     "STREAM",
+    "Altered",
     "KeyDestroyed",
     "MonthKey",
+    "Opened",
     "Place",
     "Record",
     "StreamForm",
     "Vault",
     "commit",
+    "erasure",
     "insert",
     "late",
     "make",
+    "open_record",
     "told",
 ]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kasbah.audit.content.opening import Altered, Opened, open_record
 from kasbah.audit.models import Content
 from kasbah.audit.services import Event, EventType, Outcome, Resource, record, record_apart
+from kasbah.audit.services.content import Altered, Opened, open_record
 from kasbah.common import rls
 from kasbah.common.errors import Conflict, Forbidden, NotFound
 from kasbah.common.requestid import current

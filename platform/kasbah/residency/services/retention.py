@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from kasbah.audit.content import erasure
-from kasbah.audit.content.erasure import Kept, Rule
 from kasbah.audit.services import ActorRef
+from kasbah.audit.services.content import erasure
 from kasbah.common import rls
 from kasbah.common.errors import Unavailable
 from kasbah.identity.models import DataClass, Tenant
@@ -31,8 +30,8 @@ class Standing:
     """What the policy says of one class, and what is there. Without a policy `rule` is None and nothing is due."""
 
     data_class: str
-    rule: Rule | None
-    kept: Kept
+    rule: erasure.Rule | None
+    kept: erasure.Kept
 
 
 def standing(tenant: Tenant) -> list[Standing]:
@@ -81,22 +80,22 @@ def _erase_of(by: ActorRef, tenant: Tenant) -> int:
     return total
 
 
-def _batch(by: ActorRef, rule: Rule) -> int:
+def _batch(by: ActorRef, rule: erasure.Rule) -> int:
     with rls.tenant_scope(rule.tenant_id):
         return erasure.erase_batch(rule, by)
 
 
-def _rules(policy: CompiledPolicy | None, tenant_id: UUID) -> Iterator[Rule]:
+def _rules(policy: CompiledPolicy | None, tenant_id: UUID) -> Iterator[erasure.Rule]:
     for data_class in DataClass.values:
         if (rule := _rule(policy, tenant_id, data_class)) is not None:
             yield rule
 
 
-def _rule(policy: CompiledPolicy | None, tenant_id: UUID, data_class: str) -> Rule | None:
+def _rule(policy: CompiledPolicy | None, tenant_id: UUID, data_class: str) -> erasure.Rule | None:
     if policy is None:
         return None
     retention = policy.retention(data_class)
-    return Rule(
+    return erasure.Rule(
         tenant_id=tenant_id,
         data_class=data_class,
         level=policy.content(data_class),
@@ -107,8 +106,8 @@ def _rule(policy: CompiledPolicy | None, tenant_id: UUID, data_class: str) -> Ru
     )
 
 
-def _untouched(tenant_id: UUID, data_class: str) -> Rule:
-    return Rule(
+def _untouched(tenant_id: UUID, data_class: str) -> erasure.Rule:
+    return erasure.Rule(
         tenant_id=tenant_id,
         data_class=data_class,
         level="commitment",
