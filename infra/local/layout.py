@@ -10,7 +10,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 LONGEST_FILE = 500  # lines
 # Longer, with the reason: an auditor copies this one file to his machine and reads it whole (docs/decisions/0021).
-LONGER = {"platform/kasbah/audit/export/verify.py": 750}
+LONGER = {"platform/kasbah/audit/export/verify.py": 800}
 SOURCES = ("platform", "inference_worker", "admin_ui", "infra", "tests", "benchmarks")
 
 

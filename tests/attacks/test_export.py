@@ -153,6 +153,18 @@ def test_without_the_key_every_change_is_named(
     assert check(altered(bundle, attack)) == error
 
 
+def test_several_processes_find_what_one_finds(
+    check: Callable[..., str], bundle: bytes, log: Signed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify, "MANY", 100)
+    monkeypatch.setattr(verify, "BLOCK", 10_000)
+    assert check(bundle) == ""
+    assert check(altered(bundle, lines(flip))) == "event_changed"
+    assert check(altered(bundle, replace("views/events.csv", b"success", b"failure"))) == "view_differs"
+    late = signed(tmp_path / "late", [*log.events[:400], event(400, time="2025-01-01T00:00:00.000000Z")], log.private)
+    assert check(late.bundle()) == "clock_went_back"
+
+
 def test_tiles_recomputed_without_the_key(
     check: Callable[..., str], log: Signed, bundle: bytes, tmp_path: Path
 ) -> None:
@@ -239,6 +251,7 @@ def test_events_that_were_signed_and_are_wrong_in_themselves(check: Callable[...
         "event_not_canonical": spaced,
         "clock_went_back": event(2, time="2025-01-01T00:00:00.000000Z"),
         "event_foreign": event(2, tenant="another"),
+        "event_malformed": event(2, type=["a", "list"]),
     }
     for at, (error, one) in enumerate(cases.items()):
         if error == "event_not_canonical":

@@ -14,14 +14,18 @@ from __future__ import annotations
 import argparse
 import base64
 import binascii
+import contextlib
 import csv
 import hashlib
 import hmac
 import io
 import json
+import multiprocessing
+import os
 import re
 import sys
 import zipfile
+from collections import deque
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -36,6 +40,8 @@ RATIO = 1000  # by which a file may at most be packed; an event log packs about 
 MAX_FILES = 200_000
 LINE = 65_535  # bytes of an event
 BACKWARDS = 300  # seconds by which an event may lie before an earlier one: transactions overlap, clocks are adjusted
+MANY = 20_000  # events from which on several processes share the work
+BLOCK = 1 << 20  # bytes of events that are looked at together
 OPEN = 3600  # seconds after which a request must have its outcome
 
 
@@ -360,42 +366,116 @@ ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=F
 DECODER = json.JSONDecoder(parse_float=_no_float, parse_constant=_no_float)
 
 
-class Events:
-    """Goes through the events once, in order, and keeps little of each."""
+class Part:
+    """What is found in some events that follow each other; workers send it back, so it holds plain values."""
 
-    def __init__(self, manifest: Facts) -> None:
-        self.tenant = manifest["origin"].rsplit("/", 1)[-1]
+    def __init__(self, number: int) -> None:
+        self.first = number
+        self.leaves: list[bytes] = []
+        self.rows = io.StringIO()  # of the view
+        self.failure: tuple[str, str] | None = None
+        self.earliest, self.latest = float("inf"), 0.0
+        self.types: dict[str, int] = {}
+        self.intents: dict[str, float] = {}  # event -> time
+        self.answered: list[str] = []
+
+    def __getstate__(self) -> Facts:
+        return self.__dict__ | {"rows": self.rows.getvalue()}
+
+    def __setstate__(self, state: Facts) -> None:
+        self.__dict__.update(state | {"rows": io.StringIO(state["rows"])})
+
+
+def check_part(tenant: str, number: int, lines: list[bytes]) -> Part:
+    """Look at each event by itself, in whatever process."""
+    part = Part(number)
+    rows = csv.writer(part.rows, lineterminator="\r\n")
+    try:
+        for line in lines:
+            event = _event(line, tenant, number)
+            part.leaves.append(leaf_hash(line[:-1]))
+            rows.writerow(row_of(number, event))
+            _note(part, event, number)
+            number += 1
+    except Failed as failure:
+        part.failure = (failure.name, str(failure))
+    except (KeyError, TypeError, AttributeError) as error:
+        part.failure = ("event_malformed", f"event {number}: {type(error).__name__}: {error}")
+    return part
+
+
+def _event(line: bytes, tenant: str, number: int) -> Facts:
+    if len(line) > LINE + 1 or not line.endswith(b"\n"):
+        raise Failed("event_not_canonical", f"event {number} is too long or does not end its line")
+    try:
+        text = line[:-1].decode()
+        event: Facts = DECODER.decode(text)
+        same = ENCODER.encode(event) == text
+    except ValueError as error:
+        raise Failed("event_not_canonical", f"event {number}: {error}") from error
+    if not same:
+        raise Failed("event_not_canonical", f"event {number} is not written as it must be")
+    if event.get("tenant", "system") != tenant:
+        raise Failed("event_foreign", f"event {number} is not of this log")
+    return event
+
+
+def _note(part: Part, event: Facts, number: int) -> None:
+    at = datetime.fromisoformat(event["time"].replace("Z", "+00:00")).timestamp()
+    if at < part.latest - BACKWARDS:
+        raise Failed("clock_went_back", f"event {number} is {part.latest - at:.0f} s older than one before it")
+    part.earliest, part.latest = min(at, part.earliest), max(at, part.latest)
+    kind = event["type"]
+    part.types[kind] = part.types.get(kind, 0) + 1
+    if kind == "inference.intent":
+        part.intents[event["id"]] = at
+    elif "intent" in event:
+        part.answered.append(event["intent"])
+
+
+class Events:
+    """What was seen of all events, put together in their order."""
+
+    def __init__(self) -> None:
         self.latest = 0.0
         self.open: dict[str, float] = {}  # intents without outcome: event -> time
         self.types: dict[str, int] = {}
 
-    def take(self, line: bytes, number: int) -> Facts:
-        """One event."""
-        try:
-            text = line.decode()
-            event: Facts = DECODER.decode(text)
-            same = ENCODER.encode(event) == text
-        except ValueError as error:
-            raise Failed("event_not_canonical", f"event {number}: {error}") from error
-        if not same:
-            raise Failed("event_not_canonical", f"event {number} is not written as it must be")
-        if event.get("tenant", "system") != self.tenant:
-            raise Failed("event_foreign", f"event {number} is not of this log")
-        at = datetime.fromisoformat(event["time"].replace("Z", "+00:00")).timestamp()
-        if at < self.latest - BACKWARDS:
-            raise Failed("clock_went_back", f"event {number} is {self.latest - at:.0f} s older than one before it")
-        self.latest = max(at, self.latest)
-        kind = event["type"]
-        self.types[kind] = self.types.get(kind, 0) + 1
-        if kind == "inference.intent":
-            self.open[event["id"]] = at
-        elif "intent" in event:
-            self.open.pop(event["intent"], None)
-        return event
+    def take(self, part: Part) -> None:
+        """The next part."""
+        if part.failure is not None:
+            raise Failed(*part.failure)
+        if part.earliest < self.latest - BACKWARDS:
+            raise Failed("clock_went_back", f"after event {part.first} one is older than those before")
+        self.latest = max(part.latest, self.latest)
+        for kind, number in part.types.items():
+            self.types[kind] = self.types.get(kind, 0) + number
+        self.open.update(part.intents)
+        for intent in part.answered:
+            self.open.pop(intent, None)
 
     def unanswered(self) -> list[str]:
         """Intents that have had time for an outcome, and have none."""
         return [event for event, at in self.open.items() if at < self.latest - OPEN]
+
+
+def check_parts(file: IO[bytes], digest: Any, manifest: Facts) -> Iterator[Part]:
+    """Every event of a file, in order; many are looked at by several processes at once."""
+    tenant, number = manifest["origin"].rsplit("/", 1)[-1], manifest["start"]
+    workers = min(4, os.cpu_count() or 1) if manifest["end"] - number >= MANY else 1
+    waiting: deque[Any] = deque()
+    with multiprocessing.Pool(workers) if workers > 1 else contextlib.nullcontext() as pool:
+        while lines := file.readlines(BLOCK):
+            digest.update(b"".join(lines))
+            if pool is None:
+                yield check_part(tenant, number, lines)
+            else:
+                waiting.append(pool.apply_async(check_part, (tenant, number, lines)))
+                if len(waiting) > 2 * workers:  # no more lies in memory than the processes need to be busy
+                    yield waiting.popleft().get()
+            number += len(lines)
+        while waiting:
+            yield waiting.popleft().get()
 
 
 def known_leaves(bundle: Bundle, manifest: Facts) -> list[bytes]:
@@ -459,31 +539,17 @@ class View:
 
     def __init__(self, bundle: Bundle) -> None:
         self.lines: io.TextIOWrapper | None = None
-        self.rows: list[list[str]] = [list(COLUMNS)]
         if "views/events.csv" in bundle.infos:
             self.lines = io.TextIOWrapper(bundle.open("views/events.csv"), encoding="utf-8", newline="")
+            self.expect(",".join(COLUMNS) + "\r\n", "the head")
 
-    def expect(self, cells: list[str]) -> None:
-        """The next row must hold these cells."""
-        if self.lines is not None:
-            self.rows.append(cells)
-            if len(self.rows) >= 1000:
-                self.compare()
-
-    def compare(self) -> None:
-        """The rows that were expected stand there."""
-        if self.lines is None:
-            return
-        wanted = io.StringIO()
-        csv.writer(wanted, lineterminator="\r\n").writerows(self.rows)
-        if self.lines.read(len(wanted.getvalue())) != wanted.getvalue():
-            first, last = self.rows[0][0], self.rows[-1][0]
-            raise Failed("view_differs", f"views/events.csv does not say what the log says (rows {first} to {last})")
-        self.rows.clear()
+    def expect(self, text: str, what: str) -> None:
+        """The next rows."""
+        if self.lines is not None and self.lines.read(len(text)) != text:
+            raise Failed("view_differs", f"views/events.csv does not say what the log says ({what})")
 
     def end(self) -> None:
         """Nothing may follow."""
-        self.compare()
         if self.lines is not None and self.lines.read(1):
             raise Failed("view_differs", "views/events.csv has more rows than the log has events")
 
@@ -492,19 +558,15 @@ def read_events(bundle: Bundle, manifest: Facts, boundary: Facts) -> tuple[Event
     """Every event, its leaf in the tree, its row in the view. Returns what was seen of them."""
     before, after = ([base64.b64decode(one) for one in boundary[side]] for side in ("before", "after"))
     start, end, size = manifest["start"], manifest["end"], manifest["size"]
-    tree, events, view, digest = Tree(), Events(manifest), View(bundle), hashlib.sha256()
+    tree, events, view, digest = Tree(), Events(), View(bundle), hashlib.sha256()
     for level, node in zip(levels(0, start), before, strict=False):
         tree.add(node, level)
-    number = start
     with bundle.open("events.jsonl") as file:
-        for line in file:
-            digest.update(line)
-            entry = line.rstrip(b"\n")
-            if len(entry) > LINE or len(line) != len(entry) + 1:
-                raise Failed("event_not_canonical", f"event {number} is too long or does not end its line")
-            tree.add(leaf_hash(entry))
-            view.expect(row_of(number, events.take(entry, number)))
-            number += 1
+        for part in check_parts(file, digest, manifest):
+            events.take(part)
+            view.expect(part.rows.getvalue(), f"from row {part.first}")
+            for leaf in part.leaves:
+                tree.add(leaf)
     view.end()
     for level, node in zip(levels(end, size), after, strict=False):
         tree.add(node, level)
