@@ -62,30 +62,39 @@ def _some(values: tuple[Any, ...]) -> st.SearchStrategy[list[Any]]:
     return st.lists(st.sampled_from(values), min_size=1, max_size=len(values), unique=True)
 
 
+# Made once: making strategies costs more than drawing from them.
+CONDITIONS = {
+    "data_classes": _some(CLASSES),
+    "tags": _some((*TAGS, "*")),
+    "models": _some((*MODELS, "*")),
+    "purposes": _some(PURPOSES),
+    "projects": _some(PROJECTS),
+    "sites": _some((*(site.slug for site in SITES), "*")),
+    "jurisdictions": _some(("FR", "MA", "JP", "*")),
+    "windows": _some(WINDOWS),
+}
+EFFECTS = st.sampled_from(["allow", "allow", "deny"])
+PLACE = st.sampled_from(["sites", "jurisdictions"])
+NAMED = st.lists(st.sampled_from(sorted(CONDITIONS)), unique=True, max_size=4)
+
+
 @st.composite
-def rules(draw: st.DrawFn) -> list[dict[str, Any]]:
+def _rule(draw: st.DrawFn) -> dict[str, Any]:
+    effect = draw(EFFECTS)
+    named = set(draw(NAMED))
+    if effect == "allow":
+        named |= {"data_classes", "models"}
+        if not named & {"sites", "jurisdictions"}:
+            named.add(draw(PLACE))
+    return {"effect": effect, **{name: draw(CONDITIONS[name]) for name in sorted(named)}}
+
+
+RULES = st.lists(_rule(), max_size=8)
+
+
+def rules() -> st.SearchStrategy[list[dict[str, Any]]]:
     """Up to eight random rules that the schema takes."""
-    found = []
-    for number in range(draw(st.integers(0, 8))):
-        conditions = {
-            "data_classes": _some(CLASSES),
-            "tags": _some((*TAGS, "*")),
-            "models": _some((*MODELS, "*")),
-            "purposes": _some(PURPOSES),
-            "projects": _some(PROJECTS),
-            "sites": _some((*(site.slug for site in SITES), "*")),
-            "jurisdictions": _some(("FR", "MA", "JP", "*")),
-            "windows": _some(WINDOWS),
-        }
-        effect = draw(st.sampled_from(["allow", "allow", "deny"]))
-        named = set(draw(st.lists(st.sampled_from(sorted(conditions)), unique=True, max_size=4)))
-        if effect == "allow":
-            named |= {"data_classes", "models"}
-            if not named & {"sites", "jurisdictions"}:
-                named.add(draw(st.sampled_from(["sites", "jurisdictions"])))
-        values = {name: draw(conditions[name]) for name in sorted(named)}
-        found.append({"id": f"rule-{number}", "effect": effect, **values})
-    return found
+    return RULES.map(lambda found: [{"id": f"rule-{number}", **rule} for number, rule in enumerate(found)])
 
 
 def times() -> st.SearchStrategy[int]:
