@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from inference_worker.contract.signing import unb64
 from kasbah.common import rls
 from kasbah.metering.models import Usage
+from kasbah.residency.services import Look, note_health
 from kasbah.serving.models import EnrolmentToken, Worker
 from tests import factories
 from tests.api import world
@@ -36,6 +37,44 @@ def test_a_sites_broker_address_is_never_shown(root):
     wrong = root.post("/api/sites/", body | {"slug": "b", "broker_url": "http://:hunter2@x"})
     assert error(wrong)["param"] == "broker_url"
     assert b"hunter" not in wrong.content
+
+
+def test_a_sites_life_and_what_was_found_there(root, platform):
+    one = f"/api/sites/{platform.ids['sites']}/"
+    assert (root.get(one).json()["state"], root.get(one).json()["health"]) == ("active", None)
+    note_health(platform.site, Look(broker="AccessRefused", workers=2, alive=1, capacity=8, running=3))
+    found = root.get(one).json()["health"]
+    assert found.pop("checked_at") == found.pop("since")
+    assert found == {
+        "life": "unreachable", "broker_state": "AccessRefused", "store_state": "ok", "workers": 2, "alive": 1,
+        "capacity": 8, "running": 3,
+    }  # fmt: skip
+    for verb, state in (("cordon", "cordoned"), ("drain", "drained"), ("resume", "active")):
+        assert root.post(f"{one}{verb}/").json()["state"] == state
+        assert root.post(f"{one}{verb}/").status_code == 409
+    amqp = {"slug": "b", "name": "B", "jurisdiction": "FR", "broker_url": "amqp://u:hunter2@127.0.0.1:1//"}
+    alone = root.post("/api/sites/", amqp)
+    assert (alone.status_code, error(alone)["param"]) == (400, "store_url")
+    made = root.post("/api/sites/", amqp | {"store_url": "redis://:hunter3@127.0.0.1:1/0"})
+    assert (made.status_code, made.json()["own_store"]) == (201, True)
+    wrong = root.patch(f"/api/sites/{made.json()['id']}/", {"store_url": ""})
+    assert error(wrong)["param"] == "store_url"
+    for answer in (alone, made, wrong, root.get("/api/sites/"), root.get("/api/audit-events/")):
+        assert b"hunter" not in answer.content
+
+
+def test_a_worker_that_waits_is_approved_by_its_fingerprint(root, platform):
+    one = f"/api/workers/{platform.ids['workers']}/"
+    Worker.objects.filter(pk=platform.worker.pk).update(state="pending")
+    shown = root.get(one).json()
+    assert (shown["state"], shown["alive"], shown["capacity"]) == ("pending", False, 0)
+    assert error(root.post(f"{one}approve/", {"fingerprint": "0000"}))["code"] == "wrong_fingerprint"
+    assert error(root.post(f"{one}cordon/"))["code"] == "worker_pending"
+    assert root.post(f"{one}approve/", {"fingerprint": shown["fingerprint"]}).json()["state"] == "enrolled"
+    assert root.post(f"{one}reject/").status_code == 409
+    token = root.post("/api/enrolment-tokens/", {"site": platform.ids["sites"], "preapproved": True}).json()
+    assert token["preapproved"] is True
+    assert root.post("/api/enrolment-tokens/", {"site": platform.ids["sites"]}).json()["preapproved"] is False
 
 
 @pytest.fixture
