@@ -83,7 +83,8 @@ INSERT INTO audit_cosignature (id, tenant_id, checkpoint_id, witness, line)
     VALUES (%(id)s, %(tenant)s, %(key)s, 'w', '');
 INSERT INTO audit_contentkey (id, tenant_id, month, wrapped) VALUES (%(key)s, %(tenant)s, '2026-01-01', '');
 INSERT INTO audit_content (id, tenant_id, project_id, key_id, request_id, event_id, part, form, data_class, level,
-    policy, ceiling_days, opening, erased_reason) VALUES (%(id)s, %(tenant)s, %(project)s, %(key)s, %(id)s::text, %(id)s,
+    policy, ceiling_days, opening, erased_reason)
+    VALUES (%(id)s, %(tenant)s, %(project)s, %(key)s, %(id)s::text, %(id)s,
     'prompt', 'body', 'public', 'commitment', '', 0, '', '');
 INSERT INTO audit_legalhold (id, tenant_id, data_class, request_id, reason, reference, release_reason)
     VALUES (%(id)s, %(tenant)s, '', '', 'r', 'r', '');
