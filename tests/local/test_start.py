@@ -167,7 +167,11 @@ def test_a_python_that_cannot_read_our_programs_is_told_by_make(tmp_path: Path) 
     old.chmod(0o755)
     for python in (str(old), "/nonexistent/python"):
         made = subprocess.run(
-            ["/usr/bin/env", "make", "demo", f"PYTHON={python}"], cwd=REPOSITORY, capture_output=True, text=True, check=False
+            ["/usr/bin/env", "make", "demo", f"PYTHON={python}"],
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert made.returncode == 2
         assert "needs Python 3.11" in made.stderr
