@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from celery import Celery, signals
 
@@ -40,15 +41,14 @@ app.autodiscover_tasks(["kasbah.audit", "kasbah.identity", "kasbah.serving", "ka
 
 @signals.worker_init.connect
 @signals.beat_init.connect
-def _guard_egress(**_: object) -> None:
-    """What it forks is guarded with it."""
+def _begin_safely(sender: Any = None, **_: object) -> None:
+    """Guard what this process connects to, and what it forks; then start only where the database keeps tenants apart.
+
+    A signal comes for every application's worker in this process; others are not ours.
+    """
+    if sender.app is not app:
+        return
     guard("housekeeping")
-
-
-@signals.worker_init.connect
-@signals.beat_init.connect
-def _refuse_unsafe_role(**_: object) -> None:
-    """Housekeeping sees every tenant's jobs: it starts only where the database keeps them apart."""
     try:
         refuse_unsafe_role()
     except UnsafeDatabase as error:
