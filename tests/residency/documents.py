@@ -14,9 +14,9 @@ TENANT = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
 PROJECTS = ("01890a5d-ac96-774b-bcce-b302099a8001", "01890a5d-ac96-774b-bcce-b302099a8002")
 SITES = (
     SiteFact(UUID(int=1), "paris", "FR"),
-    SiteFact(UUID(int=2), "lyon", "FR"),
+    SiteFact(UUID(int=2), "lyon", "FR", "restricted"),
     SiteFact(UUID(int=3), "rabat", "MA"),
-    SiteFact(UUID(int=4), "tokyo", "JP"),
+    SiteFact(UUID(int=4), "tokyo", "JP", "restricted"),
 )
 PARIS, LYON, RABAT, TOKYO = (site.id for site in SITES)
 CLASSES = ("public", "internal", "confidential", "secret")
@@ -41,7 +41,7 @@ def document(*rules: dict[str, Any], **fields: Any) -> dict[str, Any]:
 def allow(identifier: str = "allow", **conditions: Any) -> dict[str, Any]:
     """A rule that allows; class `internal` and every model at every site unless said otherwise."""
     rule = {"id": identifier, "effect": "allow", "data_classes": ["internal"], "models": ["*"]}
-    place = {} if {"sites", "jurisdictions"} & conditions.keys() else {"sites": ["*"]}
+    place = {} if {"sites", "jurisdictions", "zones"} & conditions.keys() else {"sites": ["*"]}
     return {**rule, **place, **conditions}
 
 
@@ -71,10 +71,11 @@ CONDITIONS = {
     "projects": _some(PROJECTS),
     "sites": _some((*(site.slug for site in SITES), "*")),
     "jurisdictions": _some(("FR", "MA", "JP", "*")),
+    "zones": _some(("restricted", "*")),
     "windows": _some(WINDOWS),
 }
 EFFECTS = st.sampled_from(["allow", "allow", "deny"])
-PLACE = st.sampled_from(["sites", "jurisdictions"])
+PLACE = st.sampled_from(["sites", "jurisdictions", "zones"])
 NAMED = st.lists(st.sampled_from(sorted(CONDITIONS)), unique=True, max_size=4)
 
 
@@ -84,7 +85,7 @@ def _rule(draw: st.DrawFn) -> dict[str, Any]:
     named = set(draw(NAMED))
     if effect == "allow":
         named |= {"data_classes", "models"}
-        if not named & {"sites", "jurisdictions"}:
+        if not named & {"sites", "jurisdictions", "zones"}:
             named.add(draw(PLACE))
     return {"effect": effect, **{name: draw(CONDITIONS[name]) for name in sorted(named)}}
 

@@ -173,6 +173,7 @@ def reference(found: list[dict[str, Any]], question: Question, site: SiteFact) -
             and listed(rule, "projects", question.project, absent=True)
             and listed(rule, "sites", site.slug, absent=True)
             and listed(rule, "jurisdictions", site.jurisdiction, absent=True)
+            and listed(rule, "zones", site.zone, absent=True)
         )
 
     effects = {rule["effect"] for rule in found if applies(rule)}
@@ -278,3 +279,14 @@ def test_deciding_takes_less_than_50_microseconds_at_1000_rules() -> None:
             decide(policy, question)
         rounds.append((time.perf_counter() - start) / 100)
     assert min(rounds) < 50e-6, f"{min(rounds) * 1e6:.0f} us"
+
+
+def test_zones_confine_within_a_country() -> None:
+    inside = compile_policy(document(allow(zones=["restricted"])))
+    assert decide(inside, ask()).sites == (LYON, TOKYO)
+    both = compile_policy(document(allow(zones=["restricted"], jurisdictions=["FR"])))
+    assert decide(both, ask()).sites == (LYON,)
+    out = compile_policy(document(allow(sites=["*"]), deny("not-there", zones=["restricted"])))
+    assert decide(out, ask()).sites == (PARIS, RABAT)
+    anywhere = compile_policy(document(allow(zones=["*"])))
+    assert decide(anywhere, ask()).sites == (PARIS, LYON, RABAT, TOKYO)

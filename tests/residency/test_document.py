@@ -58,7 +58,7 @@ WRONG: list[tuple[str, Any, str, str]] = [
     ("misspelt field", document(allow(jurisdiction=["FR"])), "/rules/0/jurisdiction",
      'no such field: "jurisdiction". Known: id'),
     ("misspelt effect", document({**allow(), "effect": "alow"}), "/rules/0/effect", '"alow" is not one of allow, deny'),
-    ("no place", document({k: v for k, v in allow().items() if k != "sites"}), "/rules/0", "names sites or jurisd"),
+    ("no place", document({k: v for k, v in allow().items() if k != "sites"}), "/rules/0", "names sites, juris"),
     ("no models", document({k: v for k, v in allow().items() if k != "models"}), "/rules/0", "models is required"),
     ("empty list", document(deny(sites=[])), "/rules/0/sites", "an empty list would never apply"),
     ("a country that is none", document(deny(jurisdictions=["FR", "UK"])), "/rules/0/jurisdictions", "UK is not a cou"),

@@ -41,7 +41,8 @@ def test_what_is_newly_allowed_is_said_in_words() -> None:
     found = compare(old, new, SITES)
     assert [item.what for item in found] == ["cell"] * len(found)
     assert found[0].message == (
-        "class confidential for model chat at site tokyo (JP) for purpose any other would newly be allowed by rule x"
+        "class confidential for model chat at site tokyo (JP, restricted) for purpose any other"
+        " would newly be allowed by rule x"
     )
     assert found[0].example == {
         "data_class": "confidential",
@@ -49,6 +50,7 @@ def test_what_is_newly_allowed_is_said_in_words() -> None:
         "model": "chat",
         "site": "tokyo",
         "jurisdiction": "JP",
+        "zone": "restricted",
         "purpose": OTHER,
         "project": OTHER,
         "at": 0,
@@ -59,11 +61,17 @@ def test_tags_are_named_only_when_they_make_the_difference() -> None:
     old = policy(allow(tags=["personal"], sites=["tokyo"]))
     new = policy(allow("x", tags=["*"], sites=["tokyo"]), deny(tags=["health"]))
     assert changed(old, new) == [
-        "class internal with tags any other for model any other at site tokyo (JP) would newly be allowed by rule x"
+        (
+            "class internal with tags any other for model any other at site tokyo (JP, restricted)"
+            " would newly be allowed by rule x"
+        )
     ]
     assert changed(new, old) == []
     assert changed(new, policy(allow("x", tags=["*"], sites=["tokyo"]))) == [
-        "class internal with tags health for model any other at site tokyo (JP) would newly be allowed by rule x"
+        (
+            "class internal with tags health for model any other at site tokyo (JP, restricted)"
+            " would newly be allowed by rule x"
+        )
     ]
 
 
@@ -178,7 +186,13 @@ def _subsets(values: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     return chain.from_iterable(combinations(values, size) for size in range(len(values) + 1))
 
 
-PLACES = (*SITES, SiteFact(UUID(int=9), "other", "FR"), SiteFact(UUID(int=10), "other", "DE"))
+PLACES = (
+    *SITES,
+    *(
+        SiteFact(UUID(int=9 + number), "other", code, zone)
+        for number, (code, zone) in enumerate(product(("FR", "DE"), ("", "restricted", "other")))
+    ),
+)
 
 
 def _questions() -> Iterator[Question]:
@@ -208,7 +222,7 @@ def opened(old: CompiledPolicy | None, new: CompiledPolicy) -> Question | None:
 def really(item: Loosened, old: CompiledPolicy | None, new: CompiledPolicy) -> bool:
     """Whether the example of a cell is denied by the old policy and allowed by the rule of the new one."""
     fields = dict(item.example)
-    site = SiteFact(UUID(int=99), fields.pop("site"), fields.pop("jurisdiction"))
+    site = SiteFact(UUID(int=99), fields.pop("site"), fields.pop("jurisdiction"), fields.pop("zone"))
     question = ask(**{**fields, "tags": tuple(fields["tags"])}, sites=(site,))
     now = decide(new, question)
     return now.allowed and not decide(old, question).allowed and item.message.endswith(f"allowed by rule {now.rule}")

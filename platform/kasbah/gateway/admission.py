@@ -26,7 +26,7 @@ from kasbah.gateway.runtime import Runtime
 from kasbah.identity.models import DataClass, Scope
 from kasbah.identity.services import Principal, actor_of_key
 from kasbah.metering.services import Reservation
-from kasbah.residency.services import Decision, Question, SiteFact, decide
+from kasbah.residency.services import Decision, Question, decide
 from kasbah.residency.services.classification import UNREAD, raised, summary
 from kasbah.serving.services import DeploymentRecord, JobRequest, NewJob
 
@@ -158,7 +158,7 @@ def _question(exchange: Exchange, principal: Principal, facts: Facts, deployment
         tags=tags,
         purpose=purpose,
         project=str(principal.project_id),
-        sites=tuple(SiteFact(site.id, site.slug, site.jurisdiction) for site in sites if site is not None),
+        sites=tuple(site.fact for site in sites if site is not None),
         at=int(time.time()),
     )
 
@@ -260,7 +260,7 @@ def _event(
         # With tags and purpose all that was asked, so that a simulation can ask it again (residency.simulation).
         "class_asked": wish.asked.data_class,
         "at": question.at,
-        "places": [f"{site.id} {site.slug} {site.jurisdiction}" for site in question.sites],
+        "places": [f"{site.id} {site.slug} {site.jurisdiction} {site.zone}".rstrip() for site in question.sites],
     }
     if wish.question.tags:
         details["tags"] = list(wish.question.tags)

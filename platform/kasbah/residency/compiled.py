@@ -15,6 +15,7 @@ from uuid import UUID
 import msgspec
 
 from kasbah.residency.document import ALL, CLASSES, Classifier, Document, PolicyInvalid, Problem, Retention, Rule, read
+from kasbah.residency.places import SiteFact
 from kasbah.residency.windows import Clock, WindowInvalid
 
 KEPT = ("none", "commitment", "sealed")  # from least to most
@@ -43,7 +44,12 @@ class Side(msgspec.Struct, frozen=True, kw_only=True):
     project: Mask
     site: Mask
     jurisdiction: Mask
+    zone: Mask
     denies: bool
+
+    def place(self, site: SiteFact) -> int:
+        """The rules that are content with a site."""
+        return self.site.of(site.slug) & self.jurisdiction.of(site.jurisdiction) & self.zone.of(site.zone)
 
     def tagged(self, tags: Sequence[str]) -> int:
         """The rules that are content with these tags: one that allows names them all, one that denies any of them."""
@@ -163,10 +169,15 @@ def _side(rules: list[tuple[int, Rule]], *, denies: bool) -> Side:
         untagged=sum(1 << bit for bit, rule in rules if not rule.tags),
         purpose=purpose,
         project=_mask(rules, lambda rule: rule.projects, lambda _: True),
-        site=_mask(rules, lambda rule: rule.sites, lambda rule: denies or bool(rule.jurisdictions)),
-        jurisdiction=_mask(rules, lambda rule: rule.jurisdictions, lambda rule: denies or bool(rule.sites)),
+        site=_mask(rules, lambda rule: rule.sites, lambda rule: denies or _names_place(rule)),
+        jurisdiction=_mask(rules, lambda rule: rule.jurisdictions, lambda rule: denies or _names_place(rule)),
+        zone=_mask(rules, lambda rule: rule.zones, lambda rule: denies or _names_place(rule)),
         denies=denies,
     )
+
+
+def _names_place(rule: Rule) -> bool:
+    return bool(rule.sites or rule.jurisdictions or rule.zones)
 
 
 def _mask(

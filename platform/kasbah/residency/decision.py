@@ -8,20 +8,13 @@ import msgspec
 
 from kasbah.residency.compiled import CompiledPolicy, Side
 from kasbah.residency.document import CLASSES
+from kasbah.residency.places import SiteFact
 
 # No rule can have these as its id: an id has no underscore.
 NO_POLICY = "no_policy"  # the tenant has no active policy
 NO_SITE = "no_site"  # the model is served nowhere
 DEFAULT_DENY = "default_deny"  # no rule allows it
 BASELINE = "baseline/"  # before the name of a rule: it is the platform's, not the tenant's
-
-
-class SiteFact(msgspec.Struct, frozen=True):
-    """What the decision knows of a site."""
-
-    id: UUID
-    slug: str
-    jurisdiction: str
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
@@ -158,9 +151,9 @@ def _verdicts(policy: CompiledPolicy, data_class: str, question: Question) -> li
     denies = deny.tagged(question.tags) & _applicable(deny, now, data_class, question)
     verdicts = []
     for site in question.sites:
-        if denied := denies & deny.site.of(site.slug) & deny.jurisdiction.of(site.jurisdiction):
+        if denied := denies & deny.place(site):
             verdicts.append((False, policy.rule_ids[_lowest(denied)]))
-        elif allowed := allows & allow.site.of(site.slug) & allow.jurisdiction.of(site.jurisdiction):
+        elif allowed := allows & allow.place(site):
             verdicts.append((True, policy.rule_ids[_lowest(allowed)]))
         else:
             verdicts.append((False, DEFAULT_DENY))

@@ -70,6 +70,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     projects: tuple[str, ...] = ()
     sites: tuple[str, ...] = ()
     jurisdictions: tuple[str, ...] = ()
+    zones: tuple[str, ...] = ()
     windows: tuple[Window, ...] = ()
 
 
@@ -179,7 +180,7 @@ def _message(error: ValidationError) -> str:
             text = f"{missing} is required" + (" in a rule that allows" if "models" in expected else "")
         case "anyOf":
             names = [name for option in expected for name in option["required"]]
-            text = f"{'a rule that allows' if 'sites' in names else 'it'} names {' or '.join(names)}"
+            text = f"{'a rule that allows' if 'sites' in names else 'it'} names {_alternatives(names)}"
         case "pattern":
             text = f"{_shown(value)} is not {error.schema.get('description', 'written as ' + expected)}"
         case "minProperties":
@@ -232,3 +233,7 @@ def _kept(document: Document) -> Iterator[Problem]:
     for name, retention in sorted(document.retention.items()):
         if retention.floor_days > retention.ceiling_days:
             yield Problem(f"/retention/{name}/floor_days", "what must be kept longer than it may be cannot be kept")
+
+
+def _alternatives(names: list[str]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}" if len(names) > 1 else names[0]

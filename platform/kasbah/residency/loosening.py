@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from kasbah.residency.compiled import KEPT, CompiledPolicy
-from kasbah.residency.decision import SiteFact
 from kasbah.residency.document import ALL, CLASSES, Classifier
 from kasbah.residency.instants import TooLarge
+from kasbah.residency.places import SiteFact
 from kasbah.residency.universe import OTHER, Group, Masks, Universe, layers, universe
 
 SHOWN = 20
@@ -31,8 +31,8 @@ class Loosened:
 
     `what` is "cell" (a kind of request would newly be allowed), "content", "retention", "strictest", "approval",
     "classifier", or "too_large": too many kinds to look at, so nobody can say that nothing is loosened. `example` of a
-    cell is one such request: `data_class`, `tags`, `model`, `site`, `jurisdiction`, `purpose`, `project` and `at`
-    (seconds since the epoch, 0 not known), where OTHER is any value that no rule names.
+    cell is one such request: `data_class`, `tags`, `model`, `site`, `jurisdiction`, `zone`, `purpose`, `project` and
+    `at` (seconds since the epoch, 0 not known), where OTHER is any value that no rule names.
     """
 
     what: str
@@ -195,7 +195,8 @@ class Search:
 
     def _loosened(self, chosen: tuple[Group, ...], tags: Tags, rule: str) -> Loosened:
         data_class, model, place, at, purpose, project = (group.values for group in chosen)
-        slug, _, code = place[0].partition(" (")
+        slug, _, rest = place[0].removesuffix(")").partition(" (")
+        code, _, zone = rest.partition(", ")
         words = [
             "requests that name no class" if data_class[0] == "" else f"class {_list(data_class)}",
             f"with tags {', '.join(sorted(tags))}" if tags else "",
@@ -209,7 +210,8 @@ class Search:
             "tags": sorted(tags),
             "model": model[0],
             "site": slug,
-            "jurisdiction": code.removesuffix(")"),
+            "jurisdiction": code,
+            "zone": zone,
             "purpose": purpose[0],
             "project": project[0],
             "at": int(at[0]),

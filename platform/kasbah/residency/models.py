@@ -12,6 +12,7 @@ from inference_worker.contract import canonical
 from kasbah.common.ids import uuid7
 from kasbah.identity.models import SLUG, Tenant, User
 from kasbah.residency.keymodels import KeyState, SigningKey, SiteKey
+from kasbah.residency.places import SiteFact
 
 __all__ = ["KeyState", "SigningKey", "SiteKey"]  # beside what is defined here
 
@@ -34,6 +35,7 @@ class Site(models.Model):
         max_length=2,
         validators=[RegexValidator(r"^[A-Z]{2}$", _("Use the two capital letters of ISO 3166-1, such as FR."))],
     )
+    zone = models.CharField(max_length=63, blank=True, default="", validators=[SLUG])  # of the organisation's network
     broker_url_sealed = models.BinaryField()  # holds a password
     store_url_sealed = models.BinaryField(default=b"", blank=True)  # the same; empty: the broker is the store too
     sealing_public_key = models.BinaryField(max_length=32)  # X25519, raw: that of its current SiteKey
@@ -42,6 +44,11 @@ class Site(models.Model):
 
     def __str__(self) -> str:
         return self.slug
+
+    @property
+    def fact(self) -> SiteFact:
+        """What a decision needs of it."""
+        return SiteFact(self.id, self.slug, self.jurisdiction, self.zone)
 
 
 class SiteLife(models.TextChoices):

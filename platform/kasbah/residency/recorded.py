@@ -7,7 +7,8 @@ from uuid import UUID
 
 import msgspec
 
-from kasbah.residency.decision import Question, SiteFact
+from kasbah.residency.decision import Question
+from kasbah.residency.places import SiteFact
 from kasbah.residency.simulation import Past, Unknown
 
 INCOMPLETE = "recorded without all that was asked: by an older version of Kasbah, or as a job in the background"
@@ -89,9 +90,9 @@ def past(tenant_id: UUID, event: Recorded) -> Past | Unknown:
 
 @lru_cache(maxsize=1_024)
 def _place(text: str) -> SiteFact:
-    """From `<id> <slug> <jurisdiction>`. Raises ValueError."""
-    ident, slug, jurisdiction = text.split(" ")
-    return SiteFact(UUID(ident), slug, jurisdiction)
+    """From `<id> <slug> <jurisdiction>` and, where it lies in one, its zone. Raises ValueError."""
+    ident, slug, jurisdiction, *zone = text.split(" ")
+    return SiteFact(UUID(ident), slug, jurisdiction, *zone[:1])
 
 
 @lru_cache(maxsize=1_024)

@@ -12,9 +12,9 @@ from typing import NamedTuple
 from uuid import UUID
 
 from kasbah.residency.compiled import CompiledPolicy, Mask, Side
-from kasbah.residency.decision import SiteFact
 from kasbah.residency.document import ALL, CLASSES, Rule
 from kasbah.residency.instants import TooLarge, instants
+from kasbah.residency.places import SiteFact
 from kasbah.residency.windows import Clock
 
 OTHER = "any other"  # no value has this as its name
@@ -39,7 +39,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Universe:
-    """The classes of each condition. Values of `places` are `slug (jurisdiction)`, of `times` are numbers."""
+    """The classes of each condition. Values of `places` are `slug (jurisdiction, zone)`, of `times` are numbers."""
 
     data_classes: tuple[Group, ...]
     models: tuple[Group, ...]
@@ -73,8 +73,8 @@ def universe(old: CompiledPolicy | None, new: CompiledPolicy, sites: Sequence[Si
         models=axis((OTHER, *_named(every, lambda rule: rule.models)), lambda side: side.model),
         places=_groups(
             (
-                f"{site.slug} ({site.jurisdiction})",
-                [Masks(_place(policy.allow, site), _place(policy.deny, site)) for policy in every],
+                f"{site.slug} ({', '.join(filter(None, (site.jurisdiction, site.zone)))})",
+                [Masks(policy.allow.place(site), policy.deny.place(site)) for policy in every],
             )
             for site in _places(every, sites)
         ),
@@ -127,10 +127,8 @@ def _places(policies: Sequence[CompiledPolicy], sites: Sequence[SiteFact]) -> It
     """The sites there are, and those that there could be."""
     yield from sites
     codes = [*_named(policies, lambda rule: rule.jurisdictions), OTHER]
+    named = _named(policies, lambda rule: rule.zones)
+    zones = ["", *named, OTHER] if named else [""]  # what no rule asks for makes no difference
     known = {site.slug for site in sites}
     for slug in (OTHER, *(slug for slug in _named(policies, lambda rule: rule.sites) if slug not in known)):
-        yield from (SiteFact(NOBODY, slug, code) for code in codes)
-
-
-def _place(side: Side, site: SiteFact) -> int:
-    return side.site.of(site.slug) & side.jurisdiction.of(site.jurisdiction)
+        yield from (SiteFact(NOBODY, slug, code, zone) for code in codes for zone in zones)

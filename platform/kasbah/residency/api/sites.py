@@ -48,6 +48,7 @@ class SiteShown(serializers.ModelSerializer[Site]):
             "slug",
             "name",
             "jurisdiction",
+            "zone",
             "state",
             "own_store",
             "health",
@@ -70,6 +71,12 @@ class SiteCreate(StrictBody):
     slug = serializers.CharField(max_length=63, validators=[SLUG])
     name = serializers.CharField(max_length=200)
     jurisdiction = serializers.RegexField(JURISDICTION, help_text="ISO 3166-1 alpha-2, such as FR.")
+    zone = serializers.CharField(
+        max_length=63,
+        validators=[SLUG],
+        required=False,
+        help_text="Zone of the organisation's network, such as restricted, for rules to name; it never changes.",
+    )
     broker_url = serializers.CharField(max_length=500, write_only=True, help_text=ADDRESS["broker_url"])
     store_url = serializers.CharField(
         max_length=500, write_only=True, required=False, allow_blank=True, help_text=ADDRESS["store_url"]

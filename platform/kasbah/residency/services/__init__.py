@@ -1,8 +1,9 @@
 """The verbs of residency: sites, policies, the decision, tickets and receipts."""
 
 from kasbah.residency.compiled import CompiledPolicy, compile_policy
-from kasbah.residency.decision import Decision, Exclusion, Question, SiteFact, decide
+from kasbah.residency.decision import Decision, Exclusion, Question, decide
 from kasbah.residency.document import PolicyInvalid, Problem, schema, validate
+from kasbah.residency.places import SiteFact
 from kasbah.residency.services import signing_keys, site_keys, tickets
 from kasbah.residency.services.activation import activate_due
 from kasbah.residency.services.approval import approve_policy, reject_policy, request_activation, withdraw_policy

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from kasbah.common import rls
 from kasbah.identity.models import Project, Tenant
-from kasbah.residency.decision import Question, SiteFact, because, decide
+from kasbah.residency.decision import Question, because, decide
 from kasbah.residency.models import Site
 from kasbah.residency.services.loaders import policy_in_force
 
@@ -55,7 +55,7 @@ def explain(
     with rls.tenant_scope(tenant.id):
         policy = policy_in_force(tenant.id)
         named = Project.objects.filter(tenant_id=tenant.id, slug=project).first()
-    sites = tuple(SiteFact(site.id, site.slug, site.jurisdiction) for site in Site.objects.order_by("id"))
+    sites = tuple(site.fact for site in Site.objects.order_by("id"))
     decision = decide(
         policy,
         Question(

@@ -10,9 +10,9 @@ from inference_worker.contract.sealing import CannotOpen
 from kasbah.common.database import Connection
 from kasbah.common.errors import Unavailable
 from kasbah.residency.compiled import CompiledPolicy, compile_policy
-from kasbah.residency.decision import SiteFact
 from kasbah.residency.document import PolicyInvalid
 from kasbah.residency.models import BaselinePolicy, Policy, PolicyState, SiteState, intact
+from kasbah.residency.places import SiteFact
 from kasbah.residency.services.sites import addresses
 
 COLUMNS = ("id", "version", "document", "digest")
@@ -20,7 +20,7 @@ ACTIVE_POLICY = f"SELECT {', '.join(COLUMNS)} FROM residency_policy WHERE tenant
 ACTIVE_BASELINE = f"SELECT {', '.join(COLUMNS)} FROM residency_baselinepolicy WHERE state = 'active'"  # noqa: S608
 Row = tuple[Any, ...]  # COLUMNS
 SITES = """
-SELECT id, slug, jurisdiction, sealing_public_key, broker_url_sealed, store_url_sealed, state FROM residency_site
+SELECT id, slug, jurisdiction, sealing_public_key, broker_url_sealed, store_url_sealed, state, zone FROM residency_site
 ORDER BY id
 """
 
@@ -36,6 +36,7 @@ class SiteRecord:
     broker_url: str = field(repr=False)
     store_url: str = field(repr=False)
     state: str = SiteState.ACTIVE
+    zone: str = ""
 
     @property
     def addresses(self) -> tuple[str, str]:
@@ -50,7 +51,7 @@ class SiteRecord:
     @property
     def fact(self) -> SiteFact:
         """What a decision needs of it."""
-        return SiteFact(self.id, self.slug, self.jurisdiction)
+        return SiteFact(self.id, self.slug, self.jurisdiction, self.zone)
 
 
 async def load_policy(connection: Connection, tenant_id: UUID) -> CompiledPolicy | None:

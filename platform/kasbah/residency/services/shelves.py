@@ -23,7 +23,6 @@ from kasbah.common.requestid import current
 from kasbah.identity.models import Project
 from kasbah.identity.services import Actor, Permission, require
 from kasbah.residency.compiled import CompiledPolicy, compile_policy
-from kasbah.residency.decision import SiteFact
 from kasbah.residency.document import ALL, PolicyInvalid, Problem, validate
 from kasbah.residency.loosening import compare
 from kasbah.residency.models import BaselinePolicy, Policy, PolicyState, PolicyVersion, Site, intact
@@ -104,7 +103,7 @@ class Shelf:
         if active is not None and intact(active.document, active.digest):
             with suppress(PolicyInvalid):
                 old = self.compiled(active)
-        sites = [SiteFact(site.id, site.slug, site.jurisdiction) for site in Site.objects.order_by("id")]
+        sites = [site.fact for site in Site.objects.order_by("id")]
         findings = [
             {"what": found.what, "message": found.message, "example": found.example}
             for found in compare(old, new, sites)
@@ -116,7 +115,10 @@ class Shelf:
 
     def strangers(self, document: Mapping[str, Any]) -> list[Problem]:
         """A name that nothing has is a slip of the pen: in a rule that denies it would deny nothing."""
-        known: dict[str, set[str]] = {"sites": {ALL, *Site.objects.values_list("slug", flat=True)}}
+        known: dict[str, set[str]] = {
+            "sites": {ALL, *Site.objects.values_list("slug", flat=True)},
+            "zones": {ALL, *Site.objects.exclude(zone="").values_list("zone", flat=True)},
+        }
         if self.tenant_id:
             projects = Project.objects.filter(tenant_id=self.tenant_id).values_list("id", flat=True)
             known["projects"] = {str(project) for project in projects}

@@ -21,8 +21,10 @@ BROKERS = (*STORES, "amqp", "amqps")
 LONGEST = 500  # characters of an address
 
 
-def create_site(actor: Actor, slug: str, name: str, jurisdiction: str, broker_url: str, *, store_url: str = "") -> Site:
-    """A new site with a new sealing key; without `store_url` its broker is its store too.
+def create_site(
+    actor: Actor, slug: str, name: str, jurisdiction: str, broker_url: str, *, store_url: str = "", zone: str = ""
+) -> Site:
+    """A new site with a new sealing key; without `store_url` its broker is its store too. `zone` "": in none.
 
     Raises Forbidden, Invalid, Conflict.
     """
@@ -32,14 +34,15 @@ def create_site(actor: Actor, slug: str, name: str, jurisdiction: str, broker_ur
             "Use the country code of ISO 3166-1 alpha-2, two capital letters such as FR.", param="jurisdiction"
         )
     private = site_keys.new_pair()
-    site = Site(slug=slug, name=name, jurisdiction=jurisdiction)
+    site = Site(slug=slug, name=name, jurisdiction=jurisdiction, zone=zone)
     site.sealing_public_key = private.public_key().public_bytes_raw()
     _place(site, broker_url, store_url)
     with rls.platform_scope():
         validation.save(site, f"There is a site {slug} already.", param="slug")
         site_keys.keep_first(site, private)
         signing_keys.control_keys()  # the first site brings the first signing key
-        record(_event(EventType.SITE_CREATED, actor, site, jurisdiction=jurisdiction))
+        where = {"jurisdiction": jurisdiction} | ({"zone": zone} if zone else {})
+        record(_event(EventType.SITE_CREATED, actor, site, **where))
     return site
 
 
@@ -53,7 +56,7 @@ def update_site(
 ) -> Site:
     """Rename it, or move its broker or store (`store_url` "": the broker is the store again).
 
-    The jurisdiction stays: another place is another site. Raises Forbidden, Invalid.
+    Jurisdiction and zone stay: another place is another site. Raises Forbidden, Invalid.
     """
     require(actor, Permission.SITE_MANAGE, None)
     fields = []

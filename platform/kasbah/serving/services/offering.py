@@ -59,7 +59,7 @@ def load_offering() -> Offering:
     open_sites = {site.id for site in rows if site.state == SiteState.ACTIVE}
     ready = _ready()
     return Offering(
-        tuple(SiteFact(site.id, site.slug, site.jurisdiction) for site in rows),
+        tuple(site.fact for site in rows),
         tuple(
             Offered(
                 row.id, row.name, frozenset(site.id for site in row.sites.all()) & open_sites, ready.get(row.id, {})

@@ -22,6 +22,7 @@ class Command(KasbahCommand):
         parser.add_argument("--slug", required=True, help="Names it in policies: lower-case letters, digits, hyphens.")
         parser.add_argument("--name", required=True, help="What people call it.")
         parser.add_argument("--jurisdiction", required=True, help="ISO 3166-1 alpha-2, such as FR.")
+        parser.add_argument("--zone", default="", help="Zone of the organisation's network, for rules to name.")
         source = parser.add_mutually_exclusive_group(required=True)
         source.add_argument("--broker", metavar="URL", help="Address (redis, amqp), without a password.")
         source.add_argument("--broker-file", type=Path, metavar="PATH", help="File whose first line is the address.")
@@ -37,6 +38,7 @@ class Command(KasbahCommand):
             name=options["name"],
             jurisdiction=options["jurisdiction"].upper(),
             broker_url=options["broker"] or read_secret(options["broker_file"], "--broker-file"),
+            zone=options["zone"],
             store_url=_store(options["store"], options["store_file"]),
         )
         return {"id": site.id, "slug": site.slug, "name": site.name, "jurisdiction": site.jurisdiction}

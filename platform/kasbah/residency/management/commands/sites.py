@@ -50,6 +50,7 @@ def line(site: Site) -> Facts:
     return {
         "slug": site.slug,
         "jurisdiction": site.jurisdiction,
+        "zone": site.zone,
         "state": site.state,
         "life": found.life,
         "workers": f"{found.alive} of {found.workers}",
