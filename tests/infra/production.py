@@ -54,6 +54,7 @@ class Production:
             "KASBAH_BIND": f"127.0.0.1:{self.port}",
             "KASBAH_TRUSTED_PROXIES": "127.0.0.1",
             "KASBAH_MODELS_DIR": str(self.folder / "models"),
+            "KASBAH_AUDIT_DIR": str(self.folder / "audit"),
         }
         given |= {name: local[name] for name in given if name in local}
         return {

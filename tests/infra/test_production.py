@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
@@ -54,9 +55,9 @@ def wait_for(what: Callable[[], object], patience: float = 60.0) -> None:
 class Facts:
     """What the guide's commands told, for the ones after them."""
 
-    digest = ""
-    token = ""
-    key = ""
+    def __init__(self) -> None:
+        self.told = {"DIGEST": "", "ID": "", "FINGERPRINT": ""}  # words of the guide that stand for them
+        self.key = ""
 
 
 @pytest.fixture(scope="module")
@@ -73,22 +74,27 @@ def installed() -> Iterator[tuple[Production, Facts]]:
 def carry_out(running: Production) -> Facts:
     """Run the guide."""
     facts, folder = Facts(), running.folder
-    (folder / "policy.json").write_text(json.dumps(POLICY))
-    files = {"/import": str(folders.model(folder / "import")), "/policy.json": str(folder / "policy.json")}
+    (folder / "policy.yaml").write_text(json.dumps(POLICY))
+    files = {"/import": str(folders.model(folder / "import")), "/policy.yaml": str(folder / "policy.yaml")}
+
+    def run(words: list[str]) -> Any:
+        words = [facts.told.get(word, word) for word in words]
+        return json.loads(running.run("manage", *words, "--json", **files))
+
     for words in guide():
-        command = ["DIGEST", *words][1:]
-        told = json.loads(
-            running.run("manage", *[facts.digest if word == "DIGEST" else word for word in command], "--json", **files)
-        )
-        match command[0]:
-            case "registermodel":
-                facts.digest = told["digest"]
-            case "enroltoken":
-                token = running.secrets / "site_main_enrol_token"
-                token.write_text(told["token"])
+        told = run(words)
+        match words:
+            case ["registermodel", *_]:
+                facts.told["DIGEST"] = told["digest"]
+            case ["enroltoken", *_]:
+                (running.secrets / "site_main_enrol_token").write_text(told["token"])
                 running.start("worker-main")
+                wait_for(lambda: run(["workers"]))
+            case ["workers", "approve", *_]:
                 wait_for(lambda: running.healthy("worker-main"))
-            case "createkey":
+            case ["workers", *_]:
+                facts.told |= {"ID": told[0]["id"], "FINGERPRINT": told[0]["fingerprint"]}
+            case ["createkey", *_]:
                 facts.key = next(value for value in told.values() if str(value).startswith("ksb_"))
     return facts
 
