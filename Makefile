@@ -6,6 +6,7 @@ ENGINE ?= auto
 LOCAL = $(PYTHON) -m infra.local
 BIN = .venv/bin
 FAST = not engine and not slow
+NARROW = $(FAST) and not wide
 ifdef BIND
 export KASBAH_BIND := $(BIND)
 endif
@@ -50,7 +51,7 @@ lint:
 
 # Most tests wait for servers more than they compute, so more run at once than there are cores.
 check: setup-platform lint
-	$(BIN)/pytest -q -n 4 --dist loadfile -m "$(FAST)"
+	$(BIN)/pytest -q -n 4 --dist loadfile -m "$(NARROW)"
 
 # The quick tests two at once; then those that measure times or start the engine, one by one. Both always run.
 test: setup lint

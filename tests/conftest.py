@@ -47,6 +47,30 @@ OTHERS = {
     "amqp": ("KASBAH_TEST_AMQP", "tests of RabbitMQ; KASBAH_TEST_AMQP names no rabbitmq-server"),
     "go": ("KASBAH_TEST_GO", "tests with Go's verifiers; KASBAH_TEST_GO names no go (golang-golang-x-mod-dev)"),
 }
+# Modules that start whole stacks or wait for brokers; `make check` leaves them to `make test`, to take two minutes.
+WIDE = {
+    "api/test_access.py",
+    "api/test_roles.py",
+    "attacks/test_row_level_security.py",
+    "common/test_start.py",
+    "gateway/test_answers.py",
+    "gateway/test_classifying.py",
+    "gateway/test_developer_docs.py",
+    "gateway/test_idempotency.py",
+    "gateway/test_refusals.py",
+    "inference_worker/test_gate.py",
+    "inference_worker/test_pool.py",
+    "inference_worker/test_transport.py",
+    "infra/test_compose.py",
+    "integration/test_openai_sdk.py",
+    "local/test_servers.py",
+    "local/test_supervisor.py",
+    "residency/test_verify_receipt.py",
+    "serving/test_dispatch.py",
+    "serving/test_housekeeping.py",
+    "serving/test_lives.py",
+    "serving/test_round_trip.py",
+}
 LEFT_OUT = pytest.StashKey[dict[str, int]]()
 KEEP = ("django_migrations", "django_content_type", "auth_permission")
 # Tables that nobody may empty, and what keeps them.
@@ -271,8 +295,13 @@ def _no_network() -> Iterator[None]:
         yield
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests with programs that are not installed with the others are left out, and said to be."""
+    """Mark wide modules. Tests with programs that are not installed with the others are left out, and said to be."""
+    here = Path(__file__).parent
+    for item in items:
+        if str(item.path.relative_to(here)) in WIDE:
+            item.add_marker("wide")
     counts: dict[str, int] = {}
     for marker, (variable, _) in OTHERS.items():
         left_out = [] if os.environ.get(variable) else [item for item in items if item.get_closest_marker(marker)]
