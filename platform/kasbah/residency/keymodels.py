@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.db import models
+from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from kasbah.common.ids import uuid7
@@ -34,6 +35,20 @@ class Key(models.Model):
 
     def __str__(self) -> str:
         return self.key_id
+
+    def follow(self, before: Key | None) -> None:
+        """Be the current key; the one before is retired first, since only one can be current."""
+        now = timezone.now()
+        if before is not None:
+            before.state, before.retired_at = KeyState.RETIRED, now
+            before.save(update_fields=["state", "retired_at"])
+        self.state, self.current_at = KeyState.CURRENT, now
+        self.save(update_fields=["state", "current_at"])
+
+    def end(self, state: KeyState) -> None:
+        """Destroy the private half; the key is retired or revoked."""
+        self.state, self.private_key_sealed, self.retired_at = state, b"", self.retired_at or timezone.now()
+        self.save(update_fields=["state", "private_key_sealed", "retired_at"])
 
 
 class SigningKey(Key):

@@ -88,11 +88,7 @@ def switch_signing_key(actor: Actor, **details: Any) -> SigningKey:
         following = keys.get(KeyState.NEXT)
         if following is None:
             raise Conflict("There is no next key: prepare one first.", code="no_next_key")
-        if (before := keys.get(KeyState.CURRENT)) is not None:
-            before.state, before.retired_at = KeyState.RETIRED, timezone.now()
-            before.save(update_fields=["state", "retired_at"])
-        following.state, following.current_at = KeyState.CURRENT, timezone.now()
-        following.save(update_fields=["state", "current_at"])
+        following.follow(keys.get(KeyState.CURRENT))
         record(_event(EventType.SIGNING_KEY_SWITCHED, actor, following, **details))
     return following
 
@@ -111,8 +107,7 @@ def revoke_signing_key(actor: Actor, key_id: str) -> SigningKey:
             raise Conflict("The current key cannot be revoked: prepare a next one and switch first.", code="key_in_use")
         if key.state == KeyState.REVOKED:
             raise Conflict("The key is revoked already.", code="state_unchanged")
-        key.state, key.private_key_sealed, key.retired_at = KeyState.REVOKED, b"", key.retired_at or timezone.now()
-        key.save(update_fields=["state", "private_key_sealed", "retired_at"])
+        key.end(KeyState.REVOKED)
         record(_event(EventType.SIGNING_KEY_REVOKED, actor, key))
     return key
 

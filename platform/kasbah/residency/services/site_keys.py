@@ -51,7 +51,7 @@ def prepare_site_key(actor: Actor, site: Site, *, replace: bool = False, reason:
         if waiting is not None and not replace:
             raise Conflict("The site has a next key already, which its workers are taking over.", code="key_pending")
         if waiting is not None:
-            _end(waiting, KeyState.REVOKED)
+            waiting.end(KeyState.REVOKED)
         key = _keep(site, new_pair(), KeyState.NEXT)
         record(_event(EventType.SITE_KEY_CREATED, actor, key, reason=reason))
     return key
@@ -68,11 +68,7 @@ def switch_site_key(actor: Actor, site: Site, **details: Any) -> SiteKey:
         following = keys.get(KeyState.NEXT)
         if following is None:
             raise Conflict("The site has no next key: prepare one first.", code="no_next_key")
-        if (before := keys.get(KeyState.CURRENT)) is not None:
-            before.state, before.retired_at = KeyState.RETIRED, timezone.now()
-            before.save(update_fields=["state", "retired_at"])
-        following.state, following.current_at = KeyState.CURRENT, timezone.now()
-        following.save(update_fields=["state", "current_at"])
+        following.follow(keys.get(KeyState.CURRENT))
         site.sealing_public_key = bytes(following.public_key)
         site.save(update_fields=["sealing_public_key"])
         record(_event(EventType.SITE_KEY_SWITCHED, actor, following, **details))
@@ -86,13 +82,8 @@ def destroy_site_key(actor: Actor, key: SiteKey) -> None:
         row = SiteKey.objects.select_for_update().get(pk=key.pk)
         if row.state != KeyState.RETIRED:
             raise Conflict("Only a retired key can be destroyed.", code="key_in_use")
-        _end(row, KeyState.RETIRED)
+        row.end(KeyState.RETIRED)
         record(_event(EventType.SITE_KEY_DESTROYED, actor, row))
-
-
-def _end(key: SiteKey, state: KeyState) -> None:
-    key.state, key.private_key_sealed, key.retired_at = state, b"", key.retired_at or timezone.now()
-    key.save(update_fields=["state", "private_key_sealed", "retired_at"])
 
 
 def _keep(site: Site, private: X25519PrivateKey, state: KeyState) -> SiteKey:
