@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from kasbah.audit import services
+from kasbah.audit.log.merkle import leaf_hash
 from kasbah.audit.models import Intake
 from kasbah.common import requestid, rls
 from kasbah.common.api import ListMixin, RetrieveMixin, StrictSerializer
@@ -38,7 +38,7 @@ class EventShown(serializers.ModelSerializer[Intake]):
 
     def get_leaf_hash(self, row: Intake) -> str:
         """Its leaf."""
-        return hashlib.sha256(b"\0" + bytes(row.event)).hexdigest()
+        return leaf_hash(bytes(row.event)).hex()
 
 
 class EventFilters(StrictSerializer):
@@ -70,12 +70,11 @@ class EventViewSet(ListMixin, RetrieveMixin):
         return response
 
     def _record(self, what: str, count: int) -> None:
-        actor = self.actor
         services.record(
             services.Event(
                 type=services.EventType.AUDIT_READ,
                 tenant_id=None if self.tenant is None else self.tenant.id,
-                actor=services.ActorRef(actor.kind, actor.id, actor.authentication),
+                actor=self.actor.ref,
                 resource=services.Resource("audit_event", what),
                 request_id=requestid.current(),
                 details={"events": count},

@@ -13,7 +13,6 @@ from rest_framework import serializers
 from rest_framework.request import Request
 
 from kasbah.audit.export.exporting import choose, export
-from kasbah.audit.services.events import ActorRef
 from kasbah.common.api import ManagementView, StrictSerializer
 from kasbah.common.errors import Invalid
 
@@ -50,7 +49,7 @@ class ExportView(ManagementView):
                 param="from",
             )
         file = io.BytesIO()  # MOST bounds it: some ten MiB
-        export(file, log, wanted, ActorRef(self.actor.kind, self.actor.id, self.actor.authentication))
+        export(file, log, wanted, self.actor.ref)
         name = f"audit-{self.tenant.slug}-{wanted.start}-{wanted.end}.zip"
         headers = {"Content-Disposition": f'attachment; filename="{name}"'}
         return HttpResponse(file.getvalue(), content_type="application/zip", headers=headers)

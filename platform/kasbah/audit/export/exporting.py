@@ -85,7 +85,7 @@ def export(
 
 def _checkpoint(log: Log) -> SignedCheckpoint | None:
     """The newest checkpoint; one that a witness signed where it is not much older."""
-    signed = SignedCheckpoint.objects.filter(log=log, size__lte=log.tiled).order_by("-size")
+    signed = log.proven()
     newest = signed.first()
     witnessed = signed.exclude(cosignatures=None).first()
     if newest is not None and witnessed is not None and newest.created_at - witnessed.created_at < WAIT:

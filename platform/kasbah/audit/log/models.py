@@ -23,6 +23,10 @@ class Log(models.Model):
     class Meta:
         db_table = "audit_log"
 
+    def proven(self) -> models.QuerySet[SignedCheckpoint]:
+        """Its checkpoints whose tiles are written, so that proofs under them can be made; the newest first."""
+        return self.checkpoints.filter(size__lte=self.tiled).order_by("-size")
+
 
 class Leaf(models.Model):
     """One event's place in its log; `hash` is SHA-256(0x00 || event) (RFC 6962)."""

@@ -50,14 +50,16 @@ def head(tenant_id: UUID | None) -> Head:
     """How far the log of a tenant (None: the system) is."""
     origin = origin_of(tenant_id)
     newest = _newest(tenant_id)
-    events = Intake.objects.filter(tenant_id=tenant_id).count()
+    signed = newest.size if newest else 0
+    log = Log.objects.filter(tenant_id=tenant_id).first()
+    placed = log.size if log else 0
     return Head(
         origin=origin,
         key=sequencer.log_key(origin).vkey(),
-        size=newest.size if newest else 0,
+        size=signed,
         checkpoint=newest.note if newest else "",
         signed_at=newest.created_at if newest else None,
-        waiting=events - (newest.size if newest else 0),
+        waiting=placed - signed + sequencer.unplaced(tenant_id),
     )
 
 
@@ -98,8 +100,7 @@ def _newest(tenant_id: UUID | None) -> SignedCheckpoint | None:
     log = Log.objects.filter(tenant_id=tenant_id).first()
     if log is None:
         return None
-    rows = SignedCheckpoint.objects.filter(log=log, size__lte=log.tiled).select_related("log")
-    return rows.order_by("-size").first()
+    return log.proven().select_related("log").first()
 
 
 def _tree(checkpoint: SignedCheckpoint) -> TileTree:

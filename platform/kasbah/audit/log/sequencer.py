@@ -39,6 +39,10 @@ NEXT = """
     WHERE (xid, id) > (%s::text::xid8, %s) AND xid < pg_snapshot_xmin(pg_current_snapshot())
     ORDER BY audit_intake.xid, id LIMIT %s
 """
+UNPLACED = """
+    SELECT count(*) FROM audit_intake
+    WHERE (xid, id) > (%s::text::xid8, %s) AND tenant_id IS NOT DISTINCT FROM %s
+"""
 INSERT_LEAVES = """
     INSERT INTO audit_leaf (event_id, tenant_id, log_id, index, hash)
     SELECT e, t, l, i, h FROM unnest(%s::uuid[], %s::uuid[], %s::uuid[], %s::bigint[], %s::bytea[]) AS u(e, t, l, i, h)
@@ -121,10 +125,23 @@ def _alone() -> bool:
 
 def _next(limit: int) -> list[tuple[UUID, UUID | None, bytes, str]]:
     with connection.cursor() as cursor:
-        cursor.execute("SELECT xid::text, event_id FROM audit_cursor")
-        xid, event = cursor.fetchone() or ("0", UUID(int=0))
-        cursor.execute(NEXT, [xid, event, limit])
+        cursor.execute(NEXT, [*_reached(), limit])
         return [(row[0], row[1], bytes(row[2]), row[3]) for row in cursor.fetchall()]
+
+
+def unplaced(tenant_id: UUID | None) -> int:
+    """How many committed events of a log have no place yet; asks for those after the cursor alone."""
+    with connection.cursor() as cursor:
+        cursor.execute(UNPLACED, [*_reached(), tenant_id])
+        row = cursor.fetchone()
+    return int(row[0]) if row else 0
+
+
+def _reached() -> tuple[str, UUID]:
+    """The transaction and event up to which events have their places."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT xid::text, event_id FROM audit_cursor")
+        return cursor.fetchone() or ("0", UUID(int=0))
 
 
 def _by_tenant(

@@ -54,7 +54,7 @@ def configured() -> list[Known]:
 def newest(log: Log) -> SignedCheckpoint | None:
     """The newest checkpoint whose tiles are written."""
     log.refresh_from_db()
-    return SignedCheckpoint.objects.filter(log=log, size__lte=log.tiled).order_by("-size").first()
+    return log.proven().first()
 
 
 def request_for(log: Log, checkpoint: SignedCheckpoint, known: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from datetime import timedelta
 from functools import cache
 from uuid import UUID
@@ -10,6 +9,7 @@ from uuid import UUID
 from django.conf import settings
 
 from inference_worker.contract.signing import Purpose, Signer
+from kasbah.audit.log.merkle import leaf_hash
 from kasbah.audit.services.events import Event, rfc3339
 from kasbah.common import env
 
@@ -20,11 +20,6 @@ PROMISE = timedelta(seconds=60)
 def signer() -> Signer:
     """The installation's audit key (KASBAH_AUDIT_KEY)."""
     return Signer.from_raw(env.key_bytes("AUDIT_KEY"))
-
-
-def leaf_hash(data: bytes) -> bytes:
-    """SHA-256 of 0x00 and the bytes (RFC 6962 section 2.1)."""
-    return hashlib.sha256(b"\x00" + data).digest()
 
 
 def origin_of(tenant_id: UUID | None) -> str:
