@@ -209,6 +209,7 @@ def _behind(seconds: float) -> list[str]:
 
 def _verifying(home: Path) -> list[list[str]]:
     """An export, checked by the program that it brings, in a process of its own."""
+    from kasbah.audit.export.verifier.joined import program
     from kasbah.audit.services import ActorRef, exports
     from kasbah.common import rls
 
@@ -219,7 +220,8 @@ def _verifying(home: Path) -> list[list[str]]:
         log, wanted = exports.choose(tenant, None, None)
         done = exports.export(file, log, wanted, ActorRef("system", "benchmark", "process"))
     written = done.end / (time.monotonic() - started)
-    verifier = str(Path(exports.__file__).parents[1] / "export" / "verify.py")
+    verifier = str(home / "verify.py")
+    Path(verifier).write_text(program(), encoding="utf-8")
     key = exports.log_key(done.origin).vkey()
     command = [sys.executable, "-I", "-S", "-c", MEASURED, verifier, str(path), "--key", key]
     started = time.monotonic()

@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from inference_worker.contract import canonical
 from inference_worker.contract.signing import Purpose, Signer
-from kasbah.audit.export import verify
+from kasbah.audit.export.verifier import archive, ed25519, events, joined, program, tree
+from kasbah.audit.export.verifier.log import tile_name
 from kasbah.audit.log import merkle, note
 from kasbah.audit.log.note import COSIGNATURE, Key, Note
 from kasbah.audit.log.tiles import TileFolder, name
@@ -49,7 +50,7 @@ def check(tmp_path: Path, log: Signed, capsys: pytest.CaptureFixture[str]) -> Ca
             if isinstance(argument, bytes):
                 (tmp_path / str(at)).write_bytes(argument)
             given.append(str(tmp_path / str(at)) if isinstance(argument, bytes) else argument)
-        status = verify.main([str(tmp_path / "export.zip"), "--key", key or log.key.vkey(), *given])
+        status = program.main([str(tmp_path / "export.zip"), "--key", key or log.key.vkey(), *given])
         said = capsys.readouterr()
         assert (status == 0) == said.out.endswith("holds\n"), said
         return said.err.partition(":")[0]
@@ -77,6 +78,25 @@ def test_it_runs_with_the_standard_library_alone_out_of_the_export(tmp_path: Pat
     assert "UNWITNESSED" in done.stdout
     assert subprocess.run([*command[:4], "--help"], capture_output=True, check=False).returncode == 0
     assert subprocess.run(command, capture_output=True, check=False).returncode == 2  # the key is not optional
+
+
+def test_it_is_the_parts_in_one_file(bundle: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    with zipfile.ZipFile(io.BytesIO(bundle)) as archived:
+        text = archived.read("verify.py").decode()
+    done = subprocess.run(
+        [sys.executable, "-m", joined.PACKAGE],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONPATH": "platform"},
+    )
+    assert done.stdout == text
+    assert "kasbah.audit.export.verifier" not in text
+    monkeypatch.setattr(joined, "PARTS", ("failure", "failure", "program"))
+    joined.program.cache_clear()
+    with pytest.raises(ValueError, match="defined in two parts"):
+        joined.program()
+    joined.program.cache_clear()
 
 
 def lines(change: Callable[[list[bytes]], object]) -> Callable[[dict[str, bytes]], None]:
@@ -156,8 +176,8 @@ def test_without_the_key_every_change_is_named(
 def test_several_processes_find_what_one_finds(
     check: Callable[..., str], bundle: bytes, log: Signed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verify, "MANY", 100)
-    monkeypatch.setattr(verify, "BLOCK", 10_000)
+    monkeypatch.setattr(events, "MANY", 100)
+    monkeypatch.setattr(events, "BLOCK", 10_000)
     assert check(bundle) == ""
     assert check(altered(bundle, lines(flip))) == "event_changed"
     assert check(altered(bundle, replace("views/events.csv", b"success", b"failure"))) == "view_differs"
@@ -202,7 +222,7 @@ def cosigned(log: Signed, bundle: bytes, *witnesses: tuple[Key, Ed25519PrivateKe
         manifest = json.loads(files["MANIFEST.json"])
         manifest["files"]["checkpoint"]["sha256"] = hashlib.sha256(files["checkpoint"]).hexdigest()
         files["MANIFEST.json"] = canonical.dumps(manifest)
-        text = f"{verify.FORMAT}\n{ORIGIN}\n{hashlib.sha256(files['MANIFEST.json']).hexdigest()}\n"
+        text = f"{archive.FORMAT}\n{ORIGIN}\n{hashlib.sha256(files['MANIFEST.json']).hexdigest()}\n"
         files["MANIFEST.note"] = str(Note(text, (note.sign(text, log.key, log.private.sign),))).encode()
 
     return altered(bundle, attach)
@@ -339,7 +359,7 @@ def test_a_proof_of_one_event(tmp_path: Path, log: Signed, capsys: pytest.Captur
         (tmp_path / "proof").write_text(text, encoding="utf-8")
         (tmp_path / "event").write_bytes(data)
         arguments = [str(tmp_path / "proof"), "--event", str(tmp_path / "event"), "--key", log.key.vkey()]
-        verify.main(arguments)
+        program.main(arguments)
         return capsys.readouterr().err.partition(":")[0]
 
     assert run(f"{head}\n\n{log.checkpoint()}", log.events[9]) == ""
@@ -350,14 +370,14 @@ def test_a_proof_of_one_event(tmp_path: Path, log: Signed, capsys: pytest.Captur
 
 
 def test_the_verifiers_tree_is_the_logs_tree(log: Signed) -> None:
-    tree = verify.Tree()
+    made = tree.Tree()
     for start, end in ((0, 100), (100, 437), (437, COUNT)):
         at = start
-        for level in verify.levels(start, end):
-            tree.add(log.tree().node(level, at >> level), level)
+        for level in tree.levels(start, end):
+            made.add(log.tree().node(level, at >> level), level)
             at += 1 << level
-    assert tree.root() == merkle.Frontier().extended(merkle.leaf_hash(one) for one in log.events).root()
-    assert TileFolder(log.folder).read(verify.tile_name(1, 256)) == TileFolder(log.folder).read(name(0, 1))
+    assert made.root() == merkle.Frontier().extended(merkle.leaf_hash(one) for one in log.events).root()
+    assert TileFolder(log.folder).read(tile_name(1, 256)) == TileFolder(log.folder).read(name(0, 1))
 
 
 def test_signatures_are_checked_as_others_check_them() -> None:
@@ -366,10 +386,10 @@ def test_signatures_are_checked_as_others_check_them() -> None:
     for number in range(20):
         message = b"%d" % number
         value = private.sign(message)
-        assert verify.ed25519_holds(public, message, value)
-        assert not verify.ed25519_holds(public, message + b"x", value)
+        assert ed25519.ed25519_holds(public, message, value)
+        assert not ed25519.ed25519_holds(public, message + b"x", value)
         broken: Any = bytearray(value)
         broken[number * 3] ^= 1
-        assert not verify.ed25519_holds(public, message, bytes(broken))
-    large = (int.from_bytes(value[32:], "little") + verify.ORDER).to_bytes(32, "little")
-    assert not verify.ed25519_holds(public, message, value[:32] + large)  # RFC 8032: s is below the order
+        assert not ed25519.ed25519_holds(public, message, bytes(broken))
+    large = (int.from_bytes(value[32:], "little") + ed25519.ORDER).to_bytes(32, "little")
+    assert not ed25519.ed25519_holds(public, message, value[:32] + large)  # RFC 8032: s is below the order

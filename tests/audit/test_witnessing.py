@@ -13,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from django.core.management import CommandError, call_command
 
-from kasbah.audit.export import verify
+from kasbah.audit.export.verifier import program
 from kasbah.audit.log import sequencer, witnessing
 from kasbah.audit.log.models import Cosignature, Log
 from kasbah.audit.log.note import Note
@@ -80,7 +80,7 @@ def test_what_grew_is_cosigned_and_the_export_says_so(
     call_command("auditexport", "--tenant", slug, "--output", str(tmp_path / "export.zip"))
     origin = f"test/audit/{tenant}"
     known = ["--witness", served.key.vkey(), "--witnesses", "1", "--key", sequencer.log_key(origin).vkey()]
-    assert verify.main([str(tmp_path / "export.zip"), *known]) == 0
+    assert program.main([str(tmp_path / "export.zip"), *known]) == 0
     assert "witnesses  1 signed" in capsys.readouterr().out
 
 

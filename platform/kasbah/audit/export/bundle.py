@@ -19,7 +19,10 @@ from importlib import resources
 from typing import IO
 
 from inference_worker.contract import canonical
-from kasbah.audit.export import verify
+from kasbah.audit.export.verifier import joined
+from kasbah.audit.export.verifier.archive import FORMAT
+from kasbah.audit.export.verifier.tree import Tree, levels
+from kasbah.audit.export.verifier.views import COLUMNS, row_of
 from kasbah.audit.log import note
 from kasbah.audit.log.merkle import Node, leaf_hash
 from kasbah.audit.log.note import Checkpoint, Key, Note, Signature, lines_of
@@ -113,11 +116,11 @@ def _fill(archive: Archive, wanted: Range, source: Source, sign: Sign, progress:
     _write_events(archive, wanted, source.events(wanted.start, wanted.end), boundary, progress)
     for path in _tiles(wanted.signed.size):
         archive.add(path, source.tile(path))
-    for path in ("VERIFY.md", "verify.py"):
-        archive.add(path, resources.files("kasbah.audit.export").joinpath(path).read_bytes())
+    archive.add("VERIFY.md", resources.files("kasbah.audit.export").joinpath("VERIFY.md").read_bytes())
+    archive.add("verify.py", joined.program().encode())
     manifest = canonical.dumps(
         {
-            "format": verify.FORMAT,
+            "format": FORMAT,
             "origin": wanted.signed.origin,
             "start": wanted.start,
             "end": wanted.end,
@@ -127,7 +130,7 @@ def _fill(archive: Archive, wanted: Range, source: Source, sign: Sign, progress:
         }
     )
     digest = hashlib.sha256(manifest).hexdigest()
-    text = f"{verify.FORMAT}\n{wanted.signed.origin}\n{digest}\n"
+    text = f"{FORMAT}\n{wanted.signed.origin}\n{digest}\n"
     archive.add("MANIFEST.json", manifest)
     archive.add("MANIFEST.note", str(Note(text, (sign(text),))).encode())
     return digest
@@ -142,7 +145,7 @@ def _boundary(wanted: Range, node: Node) -> tuple[list[bytes], list[bytes]]:
 
 
 def _subtrees(start: int, end: int, node: Node) -> Iterator[bytes]:
-    for level in verify.levels(start, end):
+    for level in levels(start, end):
         yield node(level, start >> level)
         start += 1 << level
 
@@ -154,22 +157,22 @@ def _write_events(
     boundary: tuple[list[bytes], list[bytes]],
     progress: Callable[[int], None],
 ) -> None:
-    tree, number = verify.Tree(), wanted.start
+    tree, number = Tree(), wanted.start
     before, after = boundary
-    for level, digest in zip(verify.levels(0, wanted.start), before, strict=True):
+    for level, digest in zip(levels(0, wanted.start), before, strict=True):
         tree.add(digest, level)
     with tempfile.TemporaryFile() as spool:
         view = io.TextIOWrapper(spool, encoding="utf-8", newline="", write_through=True)
         rows = csv.writer(view, lineterminator="\r\n")
-        rows.writerow(verify.COLUMNS)
+        rows.writerow(COLUMNS)
         with archive.stream("events.jsonl") as write:
             for data in events:
                 tree.add(leaf_hash(data))
                 write(data + b"\n")
-                rows.writerow(verify.row_of(number, json.loads(data)))
+                rows.writerow(row_of(number, json.loads(data)))
                 number += 1
                 progress(number - wanted.start)
-        for level, digest in zip(verify.levels(wanted.end, wanted.signed.size), after, strict=True):
+        for level, digest in zip(levels(wanted.end, wanted.signed.size), after, strict=True):
             tree.add(digest, level)
         if number != wanted.end or tree.root() != wanted.signed.root:
             raise ExportBroken(

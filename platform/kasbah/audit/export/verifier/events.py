@@ -1,0 +1,145 @@
+"""Every event by itself: its bytes, its time, its log; many are looked at by several processes."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Iterator
+from datetime import datetime
+from typing import IO, Any
+
+from kasbah.audit.export.verifier.failure import Facts, Failed
+from kasbah.audit.export.verifier.tree import leaf_hash
+from kasbah.audit.export.verifier.views import row_of
+
+LINE = 65_535  # bytes of an event
+BACKWARDS = 300  # seconds by which an event may lie before an earlier one: transactions overlap, clocks are adjusted
+MANY = 20_000  # events from which on several processes share the work
+BLOCK = 1 << 20  # bytes of events that are looked at together
+OPEN = 3600  # seconds after which a request must have its outcome
+
+
+def _no_float(text: str) -> Any:
+    raise ValueError(f"{text} is not an integer")
+
+
+# RFC 8785, restricted: what was hashed must be what ENCODER writes again, so a key that is there twice is seen too.
+ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+DECODER = json.JSONDecoder(parse_float=_no_float, parse_constant=_no_float)
+
+
+class Part:
+    """What is found in some events that follow each other; workers send it back, so it holds plain values."""
+
+    def __init__(self, number: int) -> None:
+        self.first = number
+        self.leaves: list[bytes] = []
+        self.rows = io.StringIO()  # of the view
+        self.failure: tuple[str, str] | None = None
+        self.earliest, self.latest = float("inf"), 0.0
+        self.types: dict[str, int] = {}
+        self.intents: dict[str, float] = {}  # event -> time
+        self.answered: list[str] = []
+
+    def __getstate__(self) -> Facts:
+        return self.__dict__ | {"rows": self.rows.getvalue()}
+
+    def __setstate__(self, state: Facts) -> None:
+        self.__dict__.update(state | {"rows": io.StringIO(state["rows"])})
+
+
+def check_part(tenant: str, number: int, lines: list[bytes]) -> Part:
+    """Look at each event by itself, in whatever process."""
+    part = Part(number)
+    rows = csv.writer(part.rows, lineterminator="\r\n")
+    try:
+        for line in lines:
+            event = _event(line, tenant, number)
+            part.leaves.append(leaf_hash(line[:-1]))
+            rows.writerow(row_of(number, event))
+            _note(part, event, number)
+            number += 1
+    except Failed as failure:
+        part.failure = (failure.name, str(failure))
+    except (KeyError, TypeError, AttributeError) as error:
+        part.failure = ("event_malformed", f"event {number}: {type(error).__name__}: {error}")
+    return part
+
+
+def _event(line: bytes, tenant: str, number: int) -> Facts:
+    if len(line) > LINE + 1 or not line.endswith(b"\n"):
+        raise Failed("event_not_canonical", f"event {number} is too long or does not end its line")
+    try:
+        text = line[:-1].decode()
+        event: Facts = DECODER.decode(text)
+        same = ENCODER.encode(event) == text
+    except ValueError as error:
+        raise Failed("event_not_canonical", f"event {number}: {error}") from error
+    if not same:
+        raise Failed("event_not_canonical", f"event {number} is not written as it must be")
+    if event.get("tenant", "system") != tenant:
+        raise Failed("event_foreign", f"event {number} is not of this log")
+    return event
+
+
+def _note(part: Part, event: Facts, number: int) -> None:
+    at = datetime.fromisoformat(event["time"].replace("Z", "+00:00")).timestamp()
+    if at < part.latest - BACKWARDS:
+        raise Failed("clock_went_back", f"event {number} is {part.latest - at:.0f} s older than one before it")
+    part.earliest, part.latest = min(at, part.earliest), max(at, part.latest)
+    kind = event["type"]
+    part.types[kind] = part.types.get(kind, 0) + 1
+    if kind == "inference.intent":
+        part.intents[event["id"]] = at
+    elif "intent" in event:
+        part.answered.append(event["intent"])
+
+
+class Events:
+    """What was seen of all events, put together in their order."""
+
+    def __init__(self) -> None:
+        self.latest = 0.0
+        self.open: dict[str, float] = {}  # intents without outcome: event -> time
+        self.types: dict[str, int] = {}
+
+    def take(self, part: Part) -> None:
+        """The next part."""
+        if part.failure is not None:
+            raise Failed(*part.failure)
+        if part.earliest < self.latest - BACKWARDS:
+            raise Failed("clock_went_back", f"after event {part.first} one is older than those before")
+        self.latest = max(part.latest, self.latest)
+        for kind, number in part.types.items():
+            self.types[kind] = self.types.get(kind, 0) + number
+        self.open.update(part.intents)
+        for intent in part.answered:
+            self.open.pop(intent, None)
+
+    def unanswered(self) -> list[str]:
+        """Intents that have had time for an outcome, and have none."""
+        return [event for event, at in self.open.items() if at < self.latest - OPEN]
+
+
+def check_parts(file: IO[bytes], digest: Any, manifest: Facts) -> Iterator[Part]:
+    """Every event of a file, in order; many are looked at by several processes at once."""
+    tenant, number = manifest["origin"].rsplit("/", 1)[-1], manifest["start"]
+    workers = min(4, os.cpu_count() or 1) if manifest["end"] - number >= MANY else 1
+    waiting: deque[Any] = deque()
+    with multiprocessing.Pool(workers) if workers > 1 else contextlib.nullcontext() as pool:
+        while lines := file.readlines(BLOCK):
+            digest.update(b"".join(lines))
+            if pool is None:
+                yield check_part(tenant, number, lines)
+            else:
+                waiting.append(pool.apply_async(check_part, (tenant, number, lines)))
+                if len(waiting) > 2 * workers:  # no more lies in memory than the processes need to be busy
+                    yield waiting.popleft().get()
+            number += len(lines)
+        while waiting:
+            yield waiting.popleft().get()

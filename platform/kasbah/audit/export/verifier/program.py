@@ -1,0 +1,109 @@
+"""Check an audit export of Kasbah on a machine of your own: Python 3.10 or newer, its standard library, no network.
+
+    python3 verify.py export.zip --key 'kasbah/audit/TENANT+0a1b2c3d+AQ...'
+
+The key is not a secret, but it must reach you by another way than the export: whoever could write the one could write
+the other. What this program checks, and what no log can show, is said in VERIFY.md beside it.
+
+Exit status: 0 all holds; 1 something does not, and its name stands in front of the message; 2 the program was called
+wrongly. Formats: C2SP signed-note, tlog-checkpoint, tlog-cosignature, tlog-tiles; RFC 6962; RFC 8032; RFC 8785.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import re
+import sys
+import zipfile
+from pathlib import Path
+
+from kasbah.audit.export.verifier.archive import Bundle, check_files, open_text, read_manifest
+from kasbah.audit.export.verifier.content import check_content
+from kasbah.audit.export.verifier.failure import Failed
+from kasbah.audit.export.verifier.kept import check_previous, check_receipts, check_witnesses
+from kasbah.audit.export.verifier.log import check_log
+from kasbah.audit.export.verifier.notes import Key, read_checkpoint
+from kasbah.audit.export.verifier.tree import check_inclusion, leaf_hash
+
+
+def verify_bundle(arguments: argparse.Namespace) -> list[str]:
+    """Check a whole export. Returns lines to print."""
+    key = Key(arguments.key, types=(1,))
+    bundle = Bundle(arguments.file)
+    note = bundle.text("checkpoint")
+    size, root = read_checkpoint(note, key)
+    manifest = read_manifest(bundle, key)
+    if manifest["size"] != size or not 0 <= manifest["start"] <= manifest["end"] <= size:
+        raise Failed("manifest_changed", "the manifest and the checkpoint are about different trees")
+    events = check_log(bundle, manifest, root)
+    check_files(bundle, manifest, skip={"events.jsonl"})
+    kept = open_text(arguments.previous) if arguments.previous else None
+    check_previous(bundle, key, size, root, kept)
+    check_receipts(bundle, manifest, [open_text(path).strip() for path in arguments.receipt])
+    witnesses = check_witnesses(note, [Key(text, types=(4,)) for text in arguments.witness], arguments.witnesses)
+    opened = check_content(bundle, manifest)
+    count = manifest["end"] - manifest["start"]
+    return [
+        f"log        {key.name}",
+        f"events     {count} ({manifest['start']} to {manifest['end']} of {size}); none changed, added or left out",
+        *(f"           {number:>9} {kind}" for kind, number in sorted(events.types.items())),
+        f"content    {opened} parts opened, each as it was committed to",
+        f"witnesses  {witnesses} signed"
+        if witnesses
+        else "witnesses  UNWITNESSED: the log's own key alone vouches for it",
+        "holds",
+    ]
+
+
+def verify_proof(arguments: argparse.Namespace) -> list[str]:
+    """Check a `.tlog-proof` of one event (C2SP tlog-proof)."""
+    key = Key(arguments.key, types=(1,))
+    head, _, note = open_text(arguments.file).partition("\n\n")
+    lines = head.split("\n")
+    if lines[0] != "c2sp.org/tlog-proof@v1" or len(lines) < 2:
+        raise Failed("proof_invalid", "not a tlog-proof")
+    rest = lines[2:] if lines[1].startswith("extra ") else lines[1:]
+    match = re.fullmatch("index (0|[1-9][0-9]*)", rest[0])
+    if match is None:
+        raise Failed("proof_invalid", "the proof has no index")
+    size, root = read_checkpoint(note, key)
+    leaf = leaf_hash(Path(arguments.event).read_bytes().rstrip(b"\n"))
+    check_inclusion(leaf, int(match[1]), size, root, [base64.b64decode(line) for line in rest[1:]])
+    return [f"event {match[1]} of {key.name}, a log of {size} events", "holds"]
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], epilog="VERIFY.md says what is shown by it.")
+    made.add_argument("file", help="the export (.zip), or a .tlog-proof with --event")
+    made.add_argument("--key", required=True, help="the log's key, NAME+ID+KEY, which you have by another way")
+    made.add_argument("--event", help="with a .tlog-proof: file with the event's exact bytes")
+    made.add_argument("--previous", help="checkpoint that you kept from an earlier export")
+    made.add_argument("--receipt", action="append", default=[], help="file with an audit receipt that a user kept")
+    made.add_argument("--witness", action="append", default=[], help="key of a witness that you know")
+    made.add_argument("--witnesses", type=int, default=0, help="how many of them must have signed (%(default)s)")
+    return made
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run. Returns the exit status."""
+    arguments = parser().parse_args(argv)
+    try:
+        lines = verify_proof(arguments) if arguments.event else verify_bundle(arguments)
+    except Failed as failure:
+        print(f"{failure.name}: {failure}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"cannot read {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
+    except (zipfile.BadZipFile, json.JSONDecodeError, KeyError, ValueError, TypeError, EOFError) as error:
+        print(f"bundle_unreadable: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    print("\n".join(lines))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
