@@ -6,14 +6,12 @@ would not verify is never finished.
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from typing import IO
@@ -22,7 +20,7 @@ from inference_worker.contract import canonical
 from kasbah.audit.export.verifier import joined
 from kasbah.audit.export.verifier.archive import FORMAT
 from kasbah.audit.export.verifier.tree import Tree, levels
-from kasbah.audit.export.verifier.views import COLUMNS, row_of
+from kasbah.audit.export.views import VIEWS, Header, Made
 from kasbah.audit.log import note
 from kasbah.audit.log.merkle import Node, leaf_hash
 from kasbah.audit.log.note import Checkpoint, Key, Note, Signature, lines_of
@@ -161,15 +159,16 @@ def _write_events(
     before, after = boundary
     for level, digest in zip(levels(0, wanted.start), before, strict=True):
         tree.add(digest, level)
-    with tempfile.TemporaryFile() as spool:
-        view = io.TextIOWrapper(spool, encoding="utf-8", newline="", write_through=True)
-        rows = csv.writer(view, lineterminator="\r\n")
-        rows.writerow(COLUMNS)
+    with ExitStack() as spools:
+        header = _header(wanted, lambda: spools.enter_context(tempfile.TemporaryFile()))
+        views = [view(header) for view in VIEWS]
         with archive.stream("events.jsonl") as write:
             for data in events:
                 tree.add(leaf_hash(data))
                 write(data + b"\n")
-                rows.writerow(row_of(number, json.loads(data)))
+                event = json.loads(data)
+                for view in views:
+                    view.add(number, event, data)
                 number += 1
                 progress(number - wanted.start)
         for level, digest in zip(levels(wanted.end, wanted.signed.size), after, strict=True):
@@ -178,11 +177,28 @@ def _write_events(
             raise ExportBroken(
                 f"The events of {wanted.signed.origin} are not those that were signed. Run: manage.py auditlog check"
             )
-        view.flush()
-        spool.seek(0)
-        with archive.stream("views/events.csv") as write:
-            while block := spool.read(1 << 20):
-                write(block)
+        for view in views:
+            for made in view.finish():
+                _copy(archive, made)
+
+
+def _header(wanted: Range, spool: Callable[[], IO[bytes]]) -> Header:
+    signed = wanted.signed
+    return Header(
+        origin=signed.origin,
+        selection={"kind": "range", "start": wanted.start, "end": wanted.end},
+        events=wanted.end - wanted.start,
+        size=signed.size,
+        root=signed.root.hex(),
+        spool=spool,
+    )
+
+
+def _copy(archive: Archive, made: Made) -> None:
+    made.file.seek(0)
+    with archive.stream(made.path) as write:
+        while block := made.file.read(1 << 20):
+            write(block)
 
 
 def _tiles(size: int) -> Iterator[str]:
