@@ -81,6 +81,8 @@ INSERT INTO audit_checkpoint (id, tenant_id, size, root, note, log_id)
     VALUES (%(key)s, %(tenant)s, 0, '', '', %(project)s);
 INSERT INTO audit_cosignature (id, tenant_id, checkpoint_id, witness, line)
     VALUES (%(id)s, %(tenant)s, %(key)s, 'w', '');
+INSERT INTO audit_pruned (id, tenant_id, log_id, start, "end", event_id)
+    VALUES (%(id)s, %(tenant)s, %(project)s, 0, 1, %(id)s);
 INSERT INTO audit_contentkey (id, tenant_id, month, wrapped) VALUES (%(key)s, %(tenant)s, '2026-01-01', '');
 INSERT INTO audit_content (id, tenant_id, project_id, key_id, request_id, event_id, part, form, data_class, level,
     policy, ceiling_days, opening, erased_reason)

@@ -7,7 +7,7 @@ from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
 from kasbah.audit.egress.models import EgressAttempt
-from kasbah.audit.log.models import Cosignature, Cursor, Leaf, Log, SignedCheckpoint
+from kasbah.audit.log.models import Cosignature, Cursor, Leaf, Log, Pruned, SignedCheckpoint
 from kasbah.common.ids import uuid7
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "LegalHold",
     "Log",
     "Part",
+    "Pruned",
     "SignedCheckpoint",
 ]
 

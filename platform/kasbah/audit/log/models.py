@@ -73,6 +73,31 @@ class Cosignature(models.Model):
         constraints = [models.UniqueConstraint(fields=["checkpoint", "witness"], name="one_cosignature_a_witness")]
 
 
+class Pruned(models.Model):
+    """Events `start` to `end` (exclusive) of a log, whose bytes were removed from the intake by a signed policy.
+
+    Their leaves stay. The event `event_id`, of type log.pruned, tells of it: its details have `ranges`, a list of
+    "start-end" with `end` exclusive, one for each of its rows here; its resource's digest is SHA-256 over the leaf
+    hashes of all of them in order. A trigger makes the table insert-only; `audit_prune` alone writes it.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    tenant_id = models.UUIDField(null=True)
+    log = models.ForeignKey(Log, on_delete=models.PROTECT, related_name="pruned")
+    start = models.PositiveBigIntegerField()
+    end = models.PositiveBigIntegerField()
+    event_id = models.UUIDField()
+    created_at = models.DateTimeField(db_default=Now())
+    # xid xid8 DEFAULT pg_current_xact_id() is added by the migration; Django has no such type
+
+    class Meta:
+        db_table = "audit_pruned"
+        constraints = [
+            models.CheckConstraint(condition=models.Q(start__lt=models.F("end")), name="pruned_range_has_a_length"),
+            models.UniqueConstraint(fields=["log", "start"], name="one_pruned_range_a_start"),
+        ]
+
+
 class Cursor(models.Model):
     """How far the intake was sequenced: one row. `xid` (xid8) is added by the migration; Django has no such type."""
 
