@@ -105,7 +105,6 @@ class EventType(StrEnum):
     AUDIT_EXPORTED = "audit.exported"
     EGRESS_REFUSED = "egress.refused"  # a process wanted a destination that is not on its list
     LOG_CHECKPOINT = "log.checkpoint"  # of a tenant, as the system log was told of it
-    LOG_PRUNED = "log.pruned"  # the bytes of old events were removed, by a policy; their leaves stay
     LOG_TRUSTED = "log.trusted"  # the signer was told to go on from what the database has
 
 
