@@ -11,11 +11,13 @@ from contextlib import contextmanager
 from uuid import UUID
 
 from django.db import connection, transaction
+from django.db.backends.utils import CursorWrapper
 
 TENANT = "app.tenant"
 PLATFORM = "app.platform"
 SET_TENANT = "SELECT set_config('app.tenant', %s, true), set_config('app.platform', '', true)"
 SET_PLATFORM = "SELECT set_config('app.tenant', '', true), set_config('app.platform', 'on', true)"
+RESTORE = "SELECT set_config('app.tenant', %s, true), set_config('app.platform', %s, true)"
 
 
 @contextmanager
@@ -37,15 +39,19 @@ def platform_scope() -> Iterator[None]:
 
 @contextmanager
 def _scope(statement: str, parameters: list[str]) -> Iterator[None]:
+    nested = connection.in_atomic_block
     with transaction.atomic():
         with connection.cursor() as cursor:
-            cursor.execute("SELECT current_setting(%s, true), current_setting(%s, true)", [TENANT, PLATFORM])
-            outer = cursor.fetchone() or ("", "")
+            outer = _now(cursor) if nested else []
             cursor.execute(statement, parameters)
         yield
-        # An exception rolls back to the savepoint, which restores the setting by itself.
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT set_config(%s, %s, true), set_config(%s, %s, true)",
-                [TENANT, outer[0] or "", PLATFORM, outer[1] or ""],
-            )
+        # The setting ends with its transaction; an exception rolls back to the savepoint, which restores it by itself.
+        if nested:
+            with connection.cursor() as cursor:
+                cursor.execute(RESTORE, outer)
+
+
+def _now(cursor: CursorWrapper) -> list[str]:
+    """For whom the transaction speaks so far: the parameters of RESTORE."""
+    cursor.execute("SELECT current_setting(%s, true), current_setting(%s, true)", [TENANT, PLATFORM])
+    return [value or "" for value in cursor.fetchone() or ("", "")]
