@@ -18,6 +18,7 @@ PARTS = (
     "notes",
     "tree",
     "archive",
+    "ocsf",
     "views",
     "events",
     "log",
