@@ -140,6 +140,21 @@ def test_naming_no_class_may_open_though_the_strictest_is_raised() -> None:
     ]
 
 
+def test_a_finding_may_open_where_it_raises_to_a_class_that_is_allowed() -> None:
+    """It need not: a stricter class that is allowed nowhere, or wherever the looser one was, loosens nothing."""
+    internal, secret = (
+        {"classifier": {"detect": ["email"], "at_least": name}, "strictest": "secret"}
+        for name in ("internal", "secret")
+    )
+    rules = (allow(data_classes=["public"]), allow("strict", data_classes=["secret"]))
+    messages = changed(policy(*rules, **internal), policy(*rules, **secret))
+    assert messages
+    assert all(message.startswith("class secret instead of internal for what is found") for message in messages)
+    assert changed(policy(*rules[:1], **internal), policy(*rules[:1], **secret)) == []
+    everything = allow(data_classes=["*"])
+    assert changed(policy(everything, **internal), policy(everything, **secret)) == []
+
+
 def test_what_the_baseline_forbids_is_not_loosened() -> None:
     bound = policy(allow(jurisdictions=["FR"]), deny(tags=["health"]))
     old = policy(allow(sites=["paris"], tags=["*"]), baseline=bound)

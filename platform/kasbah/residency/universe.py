@@ -111,12 +111,32 @@ def _named(policies: Iterable[CompiledPolicy], values: Callable[[Rule], tuple[st
 
 
 def _classes(old: CompiledPolicy | None, new: CompiledPolicy) -> Iterable[tuple[str, list[Masks]]]:
-    """Each class and, where it is not the same in both policies, the one that is meant by naming none ("")."""
+    """Each class and, where it is not the same in both policies, the one that is meant by naming none (""), and the one
+    to which a finding raises."""
     for name in CLASSES:
         yield name, [_class(policy, name) for policy in (*layers(new), *layers(old))]
     if old is not None and old.strictest != new.strictest:
-        now = [_class(policy, new.strictest) for policy in layers(new)]
-        yield "", now + [_class(policy, old.strictest) for policy in layers(old)]
+        yield "", _moved(old, new, old.strictest, new.strictest)
+    for was, now in _raises(old, new):
+        yield f"{now} instead of {was} for what is found", _moved(old, new, was, now)
+
+
+def _raises(old: CompiledPolicy | None, new: CompiledPolicy) -> Iterable[tuple[str, str]]:
+    """To which class a finding raises with the old and with the new policy, where that is not the same.
+
+    Where only the new one looks for anything, findings allow nothing: what it raises must be allowed as declared too.
+    """
+    if old is None or old.classifier is None or new.classifier is None:
+        return []
+    declared = [(old.strictest, new.strictest), *((name, name) for name in CLASSES)]
+    least = (old.classifier.at_least, new.classifier.at_least)
+    raised = (tuple(max(pair, key=("", *CLASSES).index) for pair in zip(one, least, strict=True)) for one in declared)
+    return dict.fromkeys((was, now) for was, now in raised if was != now)
+
+
+def _moved(old: CompiledPolicy | None, new: CompiledPolicy, was: str, now: str) -> list[Masks]:
+    """Requests that were decided about as of one class, and would be as of another."""
+    return [_class(policy, now) for policy in layers(new)] + [_class(policy, was) for policy in layers(old)]
 
 
 def _class(policy: CompiledPolicy, name: str) -> Masks:
