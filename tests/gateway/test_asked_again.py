@@ -16,7 +16,7 @@ from kasbah.gateway import admission
 from kasbah.identity.services import Principal
 from kasbah.residency.classification.raising import raised
 from kasbah.residency.recorded import past, recorded
-from kasbah.residency.services import CompiledPolicy, Question, compile_policy, decide
+from kasbah.residency.services import CompiledPolicy, Question, compile_policy, decide_raised
 from kasbah.residency.simulation import Kind, Past, compare
 from tests.residency.documents import TENANT, allow, ask, document, questions, rules
 
@@ -37,7 +37,7 @@ def written(policy: CompiledPolicy, asked: Question, found: dict[str, int]) -> b
         facts=SimpleNamespace(policy=policy),
         deployment=SimpleNamespace(name=question.model, model_digest="0" * 64),
     )
-    decision = decide(policy, question)
+    decision = decide_raised(policy, asked, question)
     kind = EventType.INFERENCE_INTENT if decision.allowed else EventType.INFERENCE_DENIED
     exchange: Any = SimpleNamespace(request_id="req_1")
     event = admission._event(exchange, wish, decision, kind, Outcome.PENDING)  # type: ignore[arg-type]
@@ -60,7 +60,7 @@ def test_it_comes_back_as_it_was_asked(
     policy = compile_policy(document(*own, **({"classifier": LOOKS} if looks else {})))
     again = read(written(policy, asked, found if looks else {}))
     assert again.question == asked
-    assert again.sites == decide(policy, raised(asked, policy, found if looks else {})).sites
+    assert again.sites == decide_raised(policy, asked, raised(asked, policy, found if looks else {})).sites
     change = compare(again, policy)
     assert change.kind in (Kind.UNCHANGED_ALLOWED, Kind.UNCHANGED_DENIED)  # type: ignore[union-attr]
 

@@ -41,7 +41,9 @@ def test_what_is_found_is_denied_whatever_the_request_says_of_itself(stack: Stac
     assert (response.status_code, error["code"]) == (403, "residency_denied")
     assert "take out what was found in the text: email 1, iban 1" in error["message"]
     assert response.headers["kasbah-data-class"] == "confidential"
+    assert "It is denied as it was raised (confidential)." in error["message"]
     denied = inference_events(strict)[-1]
+    assert denied["details"]["denied_as"] == ["raised"]
     assert denied["details"]["classified"] == "email 1, iban 1"
     assert (denied["details"]["data_class"], denied["details"]["tags"]) == ("confidential", ["personal"])
     assert ADDRESS not in str(denied)
@@ -66,6 +68,21 @@ def test_personal_data_goes_where_it_may(stack: Stack) -> None:
     intent = inference_events(who)[0]
     assert (intent["type"], intent["details"]["classified"]) == ("inference.intent", "email 1")
     assert intent["policy"]["rule"] == "personal"
+
+
+def test_what_is_found_opens_nothing_that_was_denied(stack: Stack) -> None:
+    """A policy may allow a stricter class where it denies a looser one; the refusal and the event say which it was."""
+    who = stack.household(policy(FOR_PERSONAL, classifier=CLASSIFIER))
+    response = post(stack, who, CHAT, chat(ADDRESS), kasbah_data_class="public")
+    assert (response.status_code, error_of(response)["code"]) == (403, "residency_denied")
+    assert "It is denied as it was declared (public)." in error_of(response)["message"]
+    denied = inference_events(who)[-1]
+    assert (denied["details"]["denied_as"], denied["details"]["classified"]) == (["declared"], "email 1")
+    assert denied["details"]["excluded"][0].endswith(" default_deny declared")
+    assert jobs_of(who) == []
+    # The control: declared to be what it is, it may be processed.
+    declared = post(stack, who, CHAT, chat("x"), kasbah_data_class="confidential", kasbah_data_tags="personal")
+    assert declared.status_code == 200
 
 
 HIDDEN: list[tuple[str, dict[str, Any]]] = [

@@ -207,6 +207,28 @@ def test_explain_says_what_each_site_is_in_or_out_for() -> None:
     ]
 
 
+def test_explain_says_what_a_finding_makes_of_a_request() -> None:
+    """As the gateway decides: only what both the declared and the raised class allow."""
+    tenant = factories.tenant()
+    site(), site("rabat", "MA")
+    rules = [
+        allow("personal", data_classes=["confidential"], tags=["personal"]),
+        allow("rest", jurisdictions=["MA"]),
+    ]
+    looks = {"detect": ["email"], "tags": ["personal"], "at_least": "confidential"}
+    factories.active_policy(tenant, document(*rules, classifier=looks))
+    found = services.explain(tenant, data_class="internal", model="mixtral", found=True)
+    assert (found.sites, found.data_class, found.declared_class) == (("rabat",), "confidential", "internal")
+    assert [(reason.site, reason.reason) for reason in found.reasons] == [
+        ("rabat", "compliant"),
+        ("paris", "no rule allows it, as it was declared"),
+    ]
+    denied = services.explain(tenant, data_class="public", model="mixtral", found=True)
+    assert (denied.allowed, denied.denied_as, denied.rule) == (False, ("declared",), "default_deny")
+    without = services.explain(tenant, data_class="internal", model="mixtral")
+    assert (without.sites, without.declared_class, without.denied_as) == (("rabat",), None, ())
+
+
 def test_explain_takes_a_project_by_id_or_slug() -> None:
     house = factories.household()
     site()

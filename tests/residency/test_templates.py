@@ -10,7 +10,7 @@ import pytest
 
 from kasbah.common.errors import NotFound
 from kasbah.residency.document import validate
-from kasbah.residency.services import SiteFact, compile_policy, decide
+from kasbah.residency.services import SiteFact, compile_policy, decide, decide_raised
 from kasbah.residency.services.classification import raised
 from kasbah.residency.services.templates import FOLDER, NOTICE, SOURCES, Template, policy_template, policy_templates
 from kasbah.residency.text import parse
@@ -60,7 +60,7 @@ TABLE: list[tuple[str, str, tuple[str, ...], set[str]]] = [
 def allowed(name: str, data_class: str, tags: tuple[str, ...], found: dict[str, int] | None = None) -> set[str]:
     policy = compile_policy(policy_template(name).document)
     question = ask(data_class=data_class, tags=tags, sites=SITES)
-    compliant = set(decide(policy, raised(question, policy, found or {})).sites)
+    compliant = set(decide_raised(policy, question, raised(question, policy, found or {})).sites)
     return {site.jurisdiction for site in SITES if site.id in compliant}
 
 

@@ -26,7 +26,7 @@ from kasbah.gateway.runtime import Runtime
 from kasbah.identity.models import DataClass, Scope
 from kasbah.identity.services import Principal, actor_of_key
 from kasbah.metering.services import Reservation
-from kasbah.residency.services import Decision, Question, decide
+from kasbah.residency.services import Decision, Question, decide_raised
 from kasbah.residency.services.classification import UNREAD, raised, summary
 from kasbah.serving.services import DeploymentRecord, JobRequest, NewJob
 
@@ -47,7 +47,7 @@ class Wish:
     facts: Facts
     deployment: DeploymentRecord
     asked: Question  # as the client asked
-    question: Question  # as it is decided about: the classifier may have raised it
+    question: Question  # the same, or as the classifier raised it; then both must be allowed
     key: idempotency.Key | None
     resume_within: int  # seconds
     found: Mapping[str, int] = field(default_factory=dict)  # by the classifier: how often which kind of content
@@ -166,7 +166,7 @@ def _question(exchange: Exchange, principal: Principal, facts: Facts, deployment
 async def admit(runtime: Runtime, exchange: Exchange, wish: Wish) -> Admitted | None:
     """Decide, reserve, seal, commit. None: another request holds the idempotency key. Raises KasbahError."""
     wish = await _classified(runtime, wish)
-    decision = decide(wish.facts.policy, wish.question)
+    decision = decide_raised(wish.facts.policy, wish.asked, wish.question)
     if not decision.allowed:
         await _deny(runtime, exchange, wish, decision, refusals.residency_denied(decision, wish.found))
     if not runtime.dispatcher.capacity.ready(wish.deployment.id, decision.sites):
@@ -273,7 +273,9 @@ def _event(
     if wish.question.purpose:
         details["purpose"] = wish.question.purpose
     details["sites"] = [str(site) for site in decision.sites]
-    details["excluded"] = [f"{item.site} {item.rule}" for item in decision.reasons]
+    details["excluded"] = [f"{item.site} {item.rule} {item.reading}".rstrip() for item in decision.reasons]
+    if decision.denied_as:
+        details["denied_as"] = list(decision.denied_as)
     return Event(
         type=kind,
         tenant_id=wish.principal.tenant_id,

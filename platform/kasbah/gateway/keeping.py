@@ -10,13 +10,17 @@ from kasbah.audit.services import content
 from kasbah.audit.services.content import Place, Record
 from kasbah.gateway.runtime import Runtime
 from kasbah.identity.services import Principal
-from kasbah.residency.services import CompiledPolicy, Decision
+from kasbah.residency.services import KEPT, CompiledPolicy, Decision
 
 
 def place(policy: CompiledPolicy | None, principal: Principal, decision: Decision, request_id: str) -> Place | None:
-    """Where content of this request goes; None: nothing of it is kept."""
-    if policy is None or (level := policy.content(decision.data_class)) == content.NONE:
+    """Where content of this request goes; None: nothing of it is kept.
+
+    Of a request that was raised is kept what both classes let, for as long as both let.
+    """
+    if policy is None or (level := min(map(policy.content, decision.classes), key=KEPT.index)) == content.NONE:
         return None
+    ceilings = [policy.retention(data_class).ceiling_days for data_class in decision.classes]
     return Place(
         tenant_id=principal.tenant_id,
         project_id=principal.project_id,
@@ -24,7 +28,7 @@ def place(policy: CompiledPolicy | None, principal: Principal, decision: Decisio
         data_class=decision.data_class,
         level=level,
         policy=decision.policy,
-        ceiling_days=policy.retention(decision.data_class).ceiling_days,
+        ceiling_days=min(filter(None, ceilings), default=0),  # 0: none is given
     )
 
 

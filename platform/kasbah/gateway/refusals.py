@@ -5,23 +5,35 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from kasbah.common.errors import Forbidden, Invalid, KasbahError, NotFound, Unavailable
-from kasbah.residency.services import Decision
+from kasbah.residency.services import DECLARED, RAISED, Decision
 from kasbah.residency.services.classification import UNREAD, summary
 
 
 def residency_denied(decision: Decision, found: Mapping[str, int]) -> Forbidden:
     """Names the rule, the policy version, and what the classifier found; trying again changes nothing."""
-    way_out = "send another kasbah-data-class if the content really is of another class."
-    if found:
-        long = " (unread: it is too long to look through, or sent as token ids)" if UNREAD in found else ""
-        way_out = (
-            f"take out what was found in the text: {summary(found)}{long}. It is treated as {decision.data_class} for"
-            " that, whatever kasbah-data-class says."
-        )
     return Forbidden(
-        f"Residency policy version {decision.policy_version}, rule {decision.rule}: {decision.explain()} Ask your"
-        f" tenant's administrator, or {way_out}",
+        f"Residency policy version {decision.policy_version}, rule {decision.rule}: {decision.explain()}"
+        f" {_as_which(decision)}Ask your tenant's administrator, or {_way_out(decision, found)}",
         code="residency_denied",
+    )
+
+
+def _as_which(decision: Decision) -> str:
+    """Of a request that was raised, which of its two classes is denied."""
+    if not decision.denied_as:
+        return ""
+    known = {DECLARED: f"{DECLARED} ({decision.declared_class})", RAISED: f"{RAISED} ({decision.data_class})"}
+    return f"It is denied as it was {' and as it was '.join(known[name] for name in decision.denied_as)}. "
+
+
+def _way_out(decision: Decision, found: Mapping[str, int]) -> str:
+    other = "send another kasbah-data-class if the content really is of another class."
+    if not found or decision.denied_as == (DECLARED,):
+        return other
+    long = " (unread: it is too long to look through, or sent as token ids)" if UNREAD in found else ""
+    return (
+        f"take out what was found in the text: {summary(found)}{long}. It is treated as {decision.data_class} for"
+        " that, whatever kasbah-data-class says."
     )
 
 

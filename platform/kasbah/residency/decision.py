@@ -16,6 +16,9 @@ NO_SITE = "no_site"  # the model is served nowhere
 DEFAULT_DENY = "default_deny"  # no rule allows it
 BASELINE = "baseline/"  # before the name of a rule: it is the platform's, not the tenant's
 
+# Where a classifier raised a request, it is decided about twice: as it was declared, and as it was raised.
+DECLARED, RAISED = "declared", "raised"
+
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked. `data_class` "" means the strictest; `project` is an id; `sites` are those of the deployment.
@@ -42,6 +45,7 @@ class Exclusion(msgspec.Struct, frozen=True):
     site: UUID
     slug: str
     rule: str
+    reading: str = ""  # DECLARED or RAISED: as which of the two it is excluded, of a request that was raised
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +62,13 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     data_class: str  # the one that was decided about
     reasons: tuple[Exclusion, ...]
     baseline_version: int = 0  # 0: there is no baseline
+    declared_class: str = ""  # of a request that was raised: its class before; "" if it was not
+    denied_as: tuple[str, ...] = ()  # of such a request, when denied: DECLARED, RAISED, or both
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Those whose obligations hold for what is kept: also the one that it was declared to be of."""
+        return tuple(dict.fromkeys(filter(None, (self.data_class, self.declared_class))))
 
     @property
     def policy(self) -> str:
@@ -70,8 +81,11 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
             return "The tenant has no active residency policy, so nothing is allowed."
         if self.rule == NO_SITE:
             return "The model is not served at any site."
-        sites = ", ".join(f"{item.slug} ({because(item.rule)})" for item in self.reasons)
-        what = f"class {self.data_class}, policy version {self.policy_version}"
+        sites = ", ".join(f"{item.slug} ({because(item.rule, item.reading)})" for item in self.reasons)
+        raised = (
+            f" (declared {self.declared_class}, and raised for what was found in it)" if self.declared_class else ""
+        )
+        what = f"class {self.data_class}{raised}, policy version {self.policy_version}"
         if self.baseline_version:
             what += f", baseline version {self.baseline_version}"
         if self.allowed:
@@ -79,13 +93,14 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
         return f"No site may process this ({what}): {sites}."
 
 
-def because(rule: str) -> str:
+def because(rule: str, reading: str = "") -> str:
     """Why a site is excluded, in words."""
     if rule == NO_POLICY:
         return "there is no active policy"
     whose, _, name = rule.rpartition("/")
     owner = " of the platform's baseline" if whose else ""
-    return f"no rule{owner} allows it" if name == DEFAULT_DENY else f"denied by rule {name}{owner}"
+    suffix = f", as it was {reading}" if reading else ""
+    return (f"no rule{owner} allows it" if name == DEFAULT_DENY else f"denied by rule {name}{owner}") + suffix
 
 
 def decide(policy: CompiledPolicy | None, question: Question) -> Decision:
@@ -114,6 +129,33 @@ def decide(policy: CompiledPolicy | None, question: Question) -> Decision:
         data_class=data_class,
         reasons=reasons,
         baseline_version=policy.baseline.version if policy.baseline is not None else 0,
+    )
+
+
+def decide_raised(policy: CompiledPolicy | None, declared: Question, raised: Question) -> Decision:
+    """What may be done with a request that a classifier raised: only what both readings of it allow.
+
+    Rules may allow a stricter class where they deny a looser one, so a class that is raised could open a request. It
+    never does: a site must be compliant for what the request was declared to be and for what it was raised to.
+    """
+    decision = decide(policy, raised)
+    if declared == raised or policy is None:
+        return decision
+    before = decide(policy, declared)
+    both = msgspec.structs.replace(raised, sites=tuple(site for site in raised.sites if site.id in before.sites))
+    final = decide(policy, both) if before.allowed else before
+    readings = ((DECLARED, before), (RAISED, decision))
+    denied_as = tuple(name for name, reading in readings if not reading.allowed) or (DECLARED, RAISED)
+    return msgspec.structs.replace(
+        decision,
+        allowed=final.allowed,
+        sites=final.sites,
+        rule=final.rule,
+        reasons=tuple(
+            msgspec.structs.replace(item, reading=name) for name, reading in readings for item in reading.reasons
+        ),
+        declared_class=before.data_class,
+        denied_as=() if final.allowed else denied_as,
     )
 
 

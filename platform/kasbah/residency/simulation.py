@@ -16,7 +16,7 @@ import msgspec
 
 from kasbah.residency.classification.raising import raised
 from kasbah.residency.compiled import CompiledPolicy
-from kasbah.residency.decision import Decision, Question, decide
+from kasbah.residency.decision import Decision, Question, decide, decide_raised
 
 EXAMPLES = 20  # request ids shown of each kind
 
@@ -137,7 +137,7 @@ def compare(request: Past, policy: CompiledPolicy) -> Change | Unknown:
     question = _question(request, policy)
     if question is None:
         return Unknown(request_id=request.request_id, reason=NOT_LOOKED_FOR)
-    decision = decide(policy, question)
+    decision = decide_raised(policy, request.question, question)
     before, after = frozenset(request.sites), frozenset(decision.sites)
     lost = tuple(site.slug for site in question.sites if site.id in before - after)
     gained = tuple(site.slug for site in question.sites if site.id in after - before)
@@ -169,7 +169,13 @@ def _question(request: Past, policy: CompiledPolicy) -> Question | None:
     if looked == wanted or (wanted < looked and not request.found):
         return raised(asked, policy, dict.fromkeys(request.found, 1))
     otherwise = raised(asked, policy, dict.fromkeys(wanted, 1))
-    return asked if decide(policy, asked) == decide(policy, otherwise) else None
+    same = _answer(decide(policy, asked)) == _answer(decide_raised(policy, asked, otherwise))
+    return asked if same else None
+
+
+def _answer(decision: Decision) -> tuple[object, ...]:
+    """All of a decision that is told of."""
+    return decision.sites, decision.rule, decision.data_class
 
 
 def _kind(before: bool, after: bool, other_sites: bool) -> Kind:

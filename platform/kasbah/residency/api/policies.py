@@ -33,6 +33,9 @@ class Question(StrictBody):
     tags = serializers.ListField(child=serializers.CharField(max_length=63), default=list, max_length=16)
     purpose = serializers.CharField(max_length=63, default="", allow_blank=True)
     project = serializers.CharField(max_length=63, default="", allow_blank=True)
+    found = serializers.BooleanField(
+        default=False, help_text="Whether the policy's classifier finds something in its text, and raises it."
+    )
     at = serializers.DateTimeField(required=False, help_text="When it would be made; left out: now.")
 
 
@@ -50,6 +53,13 @@ class DecisionShown(serializers.Serializer[Any]):
     sites = serializers.ListField(child=serializers.CharField(), help_text="Slugs of the compliant sites.")
     rule = serializers.CharField(help_text="The rule that decided.")
     data_class = serializers.CharField(help_text="The class that was decided for.")
+    declared_class = serializers.CharField(
+        allow_null=True, help_text="The class before, where what was found raises it: both must be allowed."
+    )
+    denied_as = serializers.ListField(
+        child=serializers.ChoiceField([services.DECLARED, services.RAISED]),
+        help_text="Then, if denied: as which of the two.",
+    )
     policy = serializers.UUIDField(allow_null=True)
     policy_version = serializers.IntegerField(allow_null=True)
     baseline_version = serializers.IntegerField(allow_null=True, help_text="Of the platform's baseline above it.")

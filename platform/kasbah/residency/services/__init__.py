@@ -1,7 +1,7 @@
 """The verbs of residency: sites, policies, the decision, tickets and receipts."""
 
-from kasbah.residency.compiled import CompiledPolicy, compile_policy
-from kasbah.residency.decision import Decision, Exclusion, Question, decide
+from kasbah.residency.compiled import KEPT, CompiledPolicy, compile_policy
+from kasbah.residency.decision import DECLARED, RAISED, Decision, Exclusion, Question, decide, decide_raised
 from kasbah.residency.document import PolicyInvalid, Problem, schema, validate
 from kasbah.residency.places import SiteFact
 from kasbah.residency.services import signing_keys, site_keys, tickets
@@ -25,7 +25,10 @@ from kasbah.residency.services.sites import (
 from kasbah.residency.text import validate_text
 
 __all__ = [
+    "DECLARED",
+    "KEPT",
     "OK",
+    "RAISED",
     "CompiledPolicy",
     "ControlKeys",
     "Decision",
@@ -49,6 +52,7 @@ __all__ = [
     "create_policy",
     "create_site",
     "decide",
+    "decide_raised",
     "drain_site",
     "explain",
     "load_control_keys",

@@ -27,6 +27,9 @@ class Command(TenantCommand):
         parser.add_argument("--tag", action="append", default=[], help="Such as personal; may be given several times.")
         parser.add_argument("--purpose", default="", help="What it is for.")
         parser.add_argument("--project", default="", metavar="SLUG", help="From which project.")
+        parser.add_argument(
+            "--found", action="store_true", help="The policy's classifier finds something in its text, and raises it."
+        )
         parser.add_argument("--at", type=time_argument, metavar="TIME", help="When, such as 2027-01-01T00:00:00Z; now.")
 
     def act(self, tenant: Tenant, **options: Any) -> Facts:
@@ -40,6 +43,7 @@ class Command(TenantCommand):
                 purpose=options["purpose"],
                 project=options["project"],
                 at=options["at"],
+                found=options["found"],
             )
         )
         if not options["as_json"]:
