@@ -30,6 +30,7 @@ def test_the_list_says_where_each_comes_from(admin):
     assert "not legal advice" in morocco["notice"]
     assert morocco["sources"][0]["date"] == "2009-02-18"
     assert morocco["sources"][0]["articles"] == "1, 43 and 44"
+    assert [seen["official"] for seen in morocco["sources"][0]["seen"]] == [True, False]
     assert morocco["review_by"] > morocco["reviewed"]
     assert "text" not in morocco
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -84,6 +85,14 @@ def test_each_is_a_policy_that_stays_at_home_with_what_is_found(template: Templa
     assert allowed(template.name, "public", ()) > home[template.name]  # the control: it is the finding that does it
 
 
+def test_the_guide_says_of_which_no_official_text_was_seen() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "administrator" / "templates.md").read_text()
+    for template in policy_templates():
+        official = any(seen.official for source in template.sources for seen in source.seen)
+        [line] = re.findall(rf"^\| `{template.name}` \| (something|nothing) official", guide, re.MULTILINE)
+        assert (line == "something") is official
+
+
 @pytest.mark.parametrize("template", policy_templates(), ids=lambda template: template.name)
 def test_each_says_what_it_is_and_where_it_comes_from(template: Template) -> None:
     assert template.text.startswith("# A STARTING POINT, NOT LEGAL ADVICE.")
@@ -96,6 +105,8 @@ def test_each_says_what_it_is_and_where_it_comes_from(template: Template) -> Non
         assert re.search(r"\d", source.articles)
         year = str(source.date.year)
         assert year in source.title + source.reference + str(source.date)
+        assert source.seen
+        assert all(seen.date > source.date and seen.shows for seen in source.seen)
     assert timedelta(0) < template.review_by - template.reviewed <= timedelta(days=366)
 
 

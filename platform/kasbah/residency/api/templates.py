@@ -14,6 +14,15 @@ from kasbah.common.api import ManagementView
 from kasbah.residency.services.templates import policy_template, policy_templates
 
 
+class SeenShown(serializers.Serializer[Any]):
+    """What was really read of a text."""
+
+    text = serializers.CharField()
+    official = serializers.BooleanField(help_text="Whether by who made the law, or who oversees it.")
+    date = serializers.DateField(help_text="When it was read.")
+    shows = serializers.CharField(help_text="What it confirms.")
+
+
 class SourceShown(serializers.Serializer[Any]):
     """A text that a template is about."""
 
@@ -21,6 +30,7 @@ class SourceShown(serializers.Serializer[Any]):
     articles = serializers.CharField()
     reference = serializers.CharField(help_text="What it is found under.")
     date = serializers.DateField(help_text="Of the text.")
+    seen = SeenShown(many=True)
 
 
 class TemplateLine(serializers.Serializer[Any]):

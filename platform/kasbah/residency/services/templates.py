@@ -20,13 +20,23 @@ NOTICE = (
 )
 
 
+class Seen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What was read, when, and what it shows; `official`: by who made the law, or who oversees it."""
+
+    text: str
+    official: bool
+    date: date
+    shows: str
+
+
 class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A text that a template is about; `reference` is what it is found under, `date` its own."""
+    """A text that a template is about; `reference` is what it is found under, `date` its own, `seen` what was read."""
 
     title: str
     articles: str
     reference: str
     date: date
+    seen: tuple[Seen, ...]
 
 
 class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
