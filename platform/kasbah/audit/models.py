@@ -7,6 +7,7 @@ from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
 from kasbah.audit.egress.models import EgressAttempt
+from kasbah.audit.forwarding.models import Forwarder, ForwarderPosition
 from kasbah.audit.log.models import Cosignature, Cursor, Leaf, Log, Pruned, SignedCheckpoint
 from kasbah.common.ids import uuid7
 
@@ -16,6 +17,8 @@ __all__ = [
     "Cosignature",
     "Cursor",
     "EgressAttempt",
+    "Forwarder",
+    "ForwarderPosition",
     "Intake",
     "Leaf",
     "LegalHold",

@@ -6,10 +6,12 @@ import logging
 
 from celery import shared_task
 
+from kasbah.audit.forwarding.sending import forward
 from kasbah.audit.log.memory import SignerRefuses
 from kasbah.audit.log.sequencer import sequence
 from kasbah.audit.log.witnessing import ask_all
 from kasbah.common.env import SettingMissing
+from kasbah.common.exclusive import exclusive
 
 logger = logging.getLogger(__name__)
 ROUNDS = 20  # in one task, so that a backlog does not wait for the next tick
@@ -33,3 +35,11 @@ def ask_witnesses() -> None:
         ask_all()
     except SettingMissing as error:
         logger.error("%s", error)  # noqa: TRY400 - the message says all; a traceback would hide it
+
+
+@shared_task(name="audit.forward")
+def forward_log() -> None:
+    """Send what the logs have to where it is to be forwarded. Every two seconds; one run at a time."""
+    with exclusive("audit-forward") as held:
+        if held and (taken := forward()):
+            logger.debug("Forwarded %d events", taken)

@@ -7,6 +7,7 @@ from django.urls import path
 from kasbah.audit.api import EventViewSet, SystemEventViewSet
 from kasbah.audit.egress.api import EgressAttemptViewSet
 from kasbah.audit.export.api import ExportView
+from kasbah.audit.forwarding.api import ForwarderViewSet
 from kasbah.audit.log import api as log
 from kasbah.common.api import router
 
@@ -21,6 +22,7 @@ urlpatterns = [
     *router(
         [
             ("egress-attempts", EgressAttemptViewSet, "egress-attempt"),
+            ("audit-forwarders", ForwarderViewSet, "audit-forwarder"),
             ("audit-events", SystemEventViewSet, "system-audit-event"),
             ("tenants/<slug:tenant>/audit-events", EventViewSet, "audit-event"),
         ]

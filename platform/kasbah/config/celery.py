@@ -28,6 +28,7 @@ app.conf.update(
     beat_schedule={
         "sequence-log": {"task": "audit.sequence", "schedule": 0.5, "options": {"expires": 1}},
         "ask-witnesses": {"task": "audit.ask_witnesses", "schedule": 30.0, "options": {"expires": 30}},
+        "forward-log": {"task": "audit.forward", "schedule": 2.0, "options": {"expires": 2}},
         "collect-reports": {"task": "serving.collect_reports", "schedule": 1.0, "options": {"expires": 2}},
         "sweep-jobs": {"task": "serving.sweep_jobs", "schedule": 2.0, "options": {"expires": 4}},
         "expire-rows": {"task": "serving.expire_rows", "schedule": 60.0, "options": {"expires": 60}},

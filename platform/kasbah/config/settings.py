@@ -43,6 +43,7 @@ REDIS_URL = env.value("REDIS_URL", "redis://127.0.0.1:6379/0")
 INSTALLATION = env.value("INSTALLATION", "kasbah")
 AUDIT_DIR = env.value("AUDIT_DIR", "audit-log")  # tiles, and the signer's memory; not in the database's backup
 WITNESSES = env.value("WITNESSES", "")  # "VKEY URL" of each, separated by commas
+SYSLOG_PEN = int(env.value("SYSLOG_PEN", "32473"))  # private enterprise number; the default is that of RFC 5612
 MODELS_DIR = env.value("MODELS_DIR", "models")
 POLICY_REQUEST_DAYS = int(env.value("POLICY_REQUEST_DAYS", "7"))  # until a request nobody approves expires
 IMPORT_DIR = env.value("IMPORT_DIR", "")  # folders of it may be registered over the management API; empty: none

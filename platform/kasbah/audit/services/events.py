@@ -103,6 +103,12 @@ class EventType(StrEnum):
     HOLD_RELEASE_REQUESTED = "legal_hold.release_requested"
     HOLD_RELEASED = "legal_hold.released"
     AUDIT_EXPORTED = "audit.exported"
+    FORWARDING_CREATED = "forwarding.created"
+    FORWARDING_CHANGED = "forwarding.changed"
+    FORWARDING_ENABLED = "forwarding.enabled"
+    FORWARDING_DISABLED = "forwarding.disabled"
+    FORWARDING_REMOVED = "forwarding.removed"
+    FORWARDING_TRIED = "forwarding.tried"
     EGRESS_REFUSED = "egress.refused"  # a process wanted a destination that is not on its list
     LOG_CHECKPOINT = "log.checkpoint"  # of a tenant, as the system log was told of it
     LOG_TRUSTED = "log.trusted"  # the signer was told to go on from what the database has

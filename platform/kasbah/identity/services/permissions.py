@@ -48,6 +48,8 @@ class Permission(StrEnum):
     LIMIT_READ = "limit.read"
     LIMIT_MANAGE = "limit.manage"
     AUDIT_READ = "audit.read"
+    FORWARDER_READ = "forwarder.read"
+    FORWARDER_MANAGE = "forwarder.manage"
     CONTENT_READ = "content.read"
     HOLD_READ = "hold.read"
     HOLD_MANAGE = "hold.manage"
