@@ -19,14 +19,14 @@ from kasbah.audit.services import forwarding
 from kasbah.common import rls
 from kasbah.common.api import ListMixin, RetrieveMixin, StrictBody, StrictSerializer
 
-SECRET = "{} It is kept sealed and never shown."
+UNSHOWN = "{} It is kept sealed and never shown."
 HELP = {
     "address": "host:port for syslog_tls, an https:// URL for ocsf_https. KASBAH_EGRESS_ALLOW must have it too.",
     "ca_certificate": "PEM: the authority that signed the receiver's certificate. No other is trusted.",
     "client_certificate": "PEM, where the receiver asks for one.",
-    "client_key": SECRET.format("PEM: the key of the client certificate."),
+    "client_key": UNSHOWN.format("PEM: the key of the client certificate."),
     "header_name": "ocsf_https only: a header that is sent along, such as Authorization.",
-    "header_value": SECRET.format("Its value, such as 'Splunk TOKEN'."),
+    "header_value": UNSHOWN.format("Its value, such as 'Splunk TOKEN'."),
 }
 
 

@@ -56,7 +56,7 @@ def context(destination: Destination) -> ssl.SSLContext:
     made.minimum_version = ssl.TLSVersion.TLSv1_2
     if destination.client_certificate:
         # OpenSSL reads keys from files alone: one in memory that no other process can open.
-        with open(os.memfd_create("client"), "w", encoding="ascii") as file:
+        with os.fdopen(os.memfd_create("client"), "w", encoding="ascii") as file:
             file.write(destination.client_certificate.strip() + "\n" + destination.client_key.strip() + "\n")
             file.flush()
             made.load_cert_chain(f"/proc/self/fd/{file.fileno()}", password=lambda: "")

@@ -33,7 +33,7 @@ async def _post(destination: Destination, body: bytes, deadline: float) -> None:
     async with (
         asyncio.timeout(left(deadline)),
         # No proxy of the environment: that would be another destination.
-        httpx.AsyncClient(verify=context(destination), timeout=None, trust_env=False) as client,
+        httpx.AsyncClient(verify=context(destination), timeout=left(deadline), trust_env=False) as client,
         client.stream("POST", destination.address, content=body, headers=headers) as answer,
     ):
         if not answer.is_success:  # the body is not read: it may repeat what it was sent

@@ -24,7 +24,7 @@ class Forwarder(models.Model):
     """One destination, which a platform administrator set up: of every log, or of one tenant's alone."""
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
-    tenant_id = models.UUIDField(null=True)  # whose log; null: every log. No foreign key, as in the log itself
+    tenant_id = models.UUIDField(null=True, blank=True)  # whose log; null: every log. No foreign key, as in the log itself
     name = models.CharField(max_length=63, unique=True, validators=[NAME])
     kind = models.CharField(max_length=12, choices=Kind.choices)
     address = models.CharField(max_length=500)  # host:port, or an https:// URL
@@ -38,10 +38,10 @@ class Forwarder(models.Model):
     sent = models.PositiveBigIntegerField(default=0)  # events that were taken
     pruned = models.PositiveBigIntegerField(default=0)  # events that were pruned before they could be sent
     failures = models.PositiveIntegerField(default=0)  # in a row
-    retry_at = models.DateTimeField(null=True)
+    retry_at = models.DateTimeField(null=True, blank=True)
     last_error = models.CharField(max_length=500, blank=True, default="")  # empty: the last try succeeded
-    last_error_at = models.DateTimeField(null=True)
-    last_success_at = models.DateTimeField(null=True)
+    last_error_at = models.DateTimeField(null=True, blank=True)
+    last_success_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         db_table = "audit_forwarder"

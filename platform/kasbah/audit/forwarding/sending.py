@@ -1,4 +1,4 @@
-"""One run of forwarding: every destination in a thread of its own, batch after batch, until nothing waits or time is up.
+"""One run of forwarding: each destination in a thread of its own, batch after batch, until nothing waits or time is up.
 
 What was taken is noted after the receiver took it, so a crash in between sends the same events again, with the same
 ids, and never skips one. Nothing here touches the intake: a receiver that is away only lets its own position stand.

@@ -26,7 +26,7 @@ class Migration(migrations.Migration):
                         default=kasbah.common.ids.uuid7, editable=False, primary_key=True, serialize=False
                     ),
                 ),
-                ("tenant_id", models.UUIDField(null=True)),
+                ("tenant_id", models.UUIDField(blank=True, null=True)),
                 (
                     "name",
                     models.CharField(
@@ -61,10 +61,10 @@ class Migration(migrations.Migration):
                 ("sent", models.PositiveBigIntegerField(default=0)),
                 ("pruned", models.PositiveBigIntegerField(default=0)),
                 ("failures", models.PositiveIntegerField(default=0)),
-                ("retry_at", models.DateTimeField(null=True)),
+                ("retry_at", models.DateTimeField(blank=True, null=True)),
                 ("last_error", models.CharField(blank=True, default="", max_length=500)),
-                ("last_error_at", models.DateTimeField(null=True)),
-                ("last_success_at", models.DateTimeField(null=True)),
+                ("last_error_at", models.DateTimeField(blank=True, null=True)),
+                ("last_success_at", models.DateTimeField(blank=True, null=True)),
             ],
             options={
                 "db_table": "audit_forwarder",
