@@ -45,6 +45,7 @@ atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 # Programs of others that some tests need: the marker, the variable that names the program, what to say without it.
 OTHERS = {
     "amqp": ("KASBAH_TEST_AMQP", "tests of RabbitMQ; KASBAH_TEST_AMQP names no rabbitmq-server"),
+    "rsyslog": ("KASBAH_TEST_RSYSLOG", "tests with rsyslog; KASBAH_TEST_RSYSLOG names no rsyslogd"),
     "go": ("KASBAH_TEST_GO", "tests with Go's verifiers; KASBAH_TEST_GO names no go (golang-golang-x-mod-dev)"),
 }
 # Modules that start whole stacks or wait for brokers; `make check` leaves them to `make test`, to take two minutes.

@@ -89,6 +89,8 @@ def references(ids: dict[str, str]) -> dict[str, Any]:
         "model_version": ids["versions"],
         "broker_url": "redis://127.0.0.1:1/0",
         "jurisdiction": "FR",
+        "address": "127.0.0.1:1",
+        "ca_certificate": world.CERTIFICATE,
     }
 
 

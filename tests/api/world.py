@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from inference_worker.contract.messages import Receipt, signed
 from inference_worker.contract.signing import Purpose, Signer
+from kasbah.audit.services.forwarding import Forwarder, create_forwarder
 from kasbah.common import rls
 from kasbah.common.ids import uuid7
 from kasbah.identity.models import Membership, Role, Scope, User
@@ -26,6 +27,7 @@ from kasbah.residency.services.holds import Reach, place_hold
 from kasbah.serving.models import Deployment, Job, JobState, Worker
 from kasbah.serving.services import create_deployment, create_enrolment_token, grant
 from tests import factories
+from tests.audit.receivers import Authority
 
 POLICY = {
     "version": 1,
@@ -33,6 +35,7 @@ POLICY = {
 }
 
 
+CERTIFICATE = Authority().pem
 BASELINE = {"version": 1, "rules": [{"id": "none", "effect": "deny", "data_classes": ["secret"]}]}
 
 
@@ -85,9 +88,21 @@ def make_platform() -> Platform:
         "enrolment-tokens": token.id,
         "signing-keys": SigningKey.objects.get(state="current").id,
         "users": factories.user().id,
+        "audit-forwarders": make_forwarder().id,
         "baseline-policies": create_policy(factories.SYSTEM, None, BASELINE).id,
     }
     return Platform(site, version, deployment, worker, signer, {name: str(ident) for name, ident in ids.items()})
+
+
+def make_forwarder() -> Forwarder:
+    """A destination of the audit log; nobody listens there."""
+    return create_forwarder(
+        factories.SYSTEM.ref,
+        name=factories.slug("soc"),
+        kind="syslog_tls",
+        address="127.0.0.1:1",
+        ca_certificate=CERTIFICATE,
+    )
 
 
 def make_estate(platform: Platform) -> Estate:

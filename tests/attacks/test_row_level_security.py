@@ -76,6 +76,11 @@ INSERT INTO audit_intake (id, tenant_id, type, request_id, event) VALUES (%(id)s
 INSERT INTO audit_intake (id, tenant_id, type, request_id, event) VALUES (%(none)s, NULL, 'x', '', '');
 INSERT INTO audit_log (id, tenant_id, origin, size, frontier, tiled, anchored)
     VALUES (%(project)s, %(tenant)s, %(tenant)s::text, 0, '', 0, 0);
+INSERT INTO audit_forwarder (id, tenant_id, name, kind, address, ca_certificate, client_certificate, client_key_sealed,
+    header_name, header_value_sealed, enabled, sent, pruned, failures, last_error)
+    VALUES (%(key)s, %(tenant)s, %(key)s::text, 'k', 'a', 'c', '', '', '', '', true, 0, 0, 0, '');
+INSERT INTO audit_forwarderposition (id, tenant_id, taken, forwarder_id, log_id)
+    VALUES (%(id)s, %(tenant)s, 0, %(key)s, %(project)s);
 INSERT INTO audit_leaf (event_id, tenant_id, index, hash, log_id) VALUES (%(id)s, %(tenant)s, 0, '', %(project)s);
 INSERT INTO audit_checkpoint (id, tenant_id, size, root, note, log_id)
     VALUES (%(key)s, %(tenant)s, 0, '', '', %(project)s);

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import json
+import os
 import re
 import socket
 import ssl
@@ -28,16 +29,17 @@ MESSAGE = re.compile(
 
 
 class Authority:
-    """A certificate authority of a test's own; `folder` holds ca.pem and what it issues."""
+    """A certificate authority of a test's own; `folder` holds ca.pem and what it issues. Without one it issues none."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path = Path(os.devnull)) -> None:
         self.folder = folder
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "An authority")])
         made = self._builder(self._name, self._key).add_extension(x509.BasicConstraints(True, None), critical=True)
         self.pem = _pem(made.sign(self._key, hashes.SHA256()))
         self.file = folder / "ca.pem"
-        self.file.write_text(self.pem)
+        if folder.is_dir():
+            self.file.write_text(self.pem)
 
     def issue(self, name: str) -> tuple[Path, Path]:
         """Files of a certificate for a host name or address, and of its key."""

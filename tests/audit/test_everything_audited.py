@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 from django.urls import path
 from rest_framework.test import APIClient
 
@@ -27,6 +27,7 @@ from kasbah.serving.models import Worker
 from tests import factories
 from tests.audit.entrances import entrances, of_django
 from tests.audit.logs import sequence_uncommitted
+from tests.audit.receivers import Authority
 from tests.registry import folders
 
 PASSWORD = "correct horse battery staple"
@@ -112,12 +113,16 @@ class Recorder:
 
     def note(self, entrance: str, call: Callable[[], Any]) -> Any:
         before = self.events()
-        result = call()
+        try:
+            return call()
+        finally:
+            self._compare(entrance, before)
+
+    def _compare(self, entrance: str, before: dict[Any, str]) -> None:
         new = [kind for ident, kind in self.events().items() if ident not in before]
         assert new, f"{entrance} left no event"
         assert set(new) <= {kind.value for kind in AUDITED[entrance]}, f"{entrance} left {new}"
         self.left.setdefault(entrance, set()).update(new)
-        return result
 
     @staticmethod
     def events() -> dict[Any, str]:
@@ -258,6 +263,17 @@ def _platform(http: Http, root: APIClient, second: APIClient) -> None:
     stranger = Worker.objects.create(site_id=place, name="x", public_key=b"x" * 32)
     http.call(root, "POST /api/workers/<uuid:pk>/reject/", pk=stranger.id)
     _keys(http, root)
+    _forwarding(http, root)
+
+
+def _forwarding(http: Http, root: APIClient) -> None:
+    place = "/api/audit-forwarders/"
+    given = {"name": "soc", "kind": "syslog_tls", "address": "127.0.0.1:1", "ca_certificate": Authority().pem}
+    made = http.call(root, f"POST {place}", given, status=201)["id"]
+    http.call(root, f"PATCH {place}<uuid:pk>/", {"address": "localhost:1"}, made)
+    for verb in ("disable", "enable", "test"):
+        http.call(root, f"POST {place}<uuid:pk>/{verb}/", pk=made)
+    http.call(root, f"DELETE {place}<uuid:pk>/", pk=made, status=204)
 
 
 def _keys(http: Http, root: APIClient) -> None:
@@ -330,6 +346,14 @@ def test_each_recorded_command_leaves_its_event(
     run("workers", "reject", str(stranger.id))
     for verb in ("cordon", "drain", "resume"):
         run("sites", verb, "paris")
+    (tmp_path / "ca.pem").write_text(Authority().pem)
+    where = ("--kind", "syslog_tls", "--address", "localhost:1", "--ca", str(tmp_path / "ca.pem"))
+    run("forwarders", "add", "soc", *where, *place)
+    run("forwarders", "disable", "soc")
+    run("forwarders", "enable", "soc")
+    with pytest.raises(CommandError, match="Connection refused"):
+        run("forwarders", "test", "soc")
+    run("forwarders", "remove", "soc")
     hold = run("legalholds", *place, "--place", "--reason", "R", "--reference", "1")["id"]
     run("legalholds", *place, "--request-release", hold, "--by", email, "--reason", "Over.")
     run("legalholds", *place, "--release", hold, "--by", factories.user(is_platform_admin=True).email)

@@ -20,6 +20,9 @@ ROOT = Path(str(kasbah.__file__)).parent
 
 PLATFORM = {
     "audit/api.py": "events without a tenant, for platform administrators",
+    "audit/forwarding/api.py": "destinations of the audit log, for platform administrators",
+    "audit/forwarding/sending.py": "sends the events of every log",
+    "audit/services/forwarding.py": "destinations may be of every log",
     "audit/log/api.py": "the system log, for platform administrators",
     "audit/log/witnessing.py": "shows witnesses the checkpoints of every log",
     "audit/log/upkeep.py": "checks every log",
@@ -32,6 +35,7 @@ PLATFORM = {
     "config/demo.py": "looks whether the demonstration's tenant exists",
     "gateway/health.py": "asks whether the database answers",
     "gateway/ledger.py": "writes what requests of many tenants leave, together; reads nothing but what it settles",
+    "identity/management/commands/forwarders.py": "shows destinations, which may be of every log",
     "identity/management/commands/auditexport.py": "exports the system log, which belongs to no tenant",
     "identity/commands.py": "finds a tenant by its name for a command",
     "identity/services/permissions.py": "looks up one person's role",

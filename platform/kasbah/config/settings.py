@@ -140,6 +140,7 @@ SPECTACULAR_SETTINGS = {
         "DataClass": "kasbah.identity.models.DataClass",
         "Role": "kasbah.identity.models.Role",
         "Scope": "kasbah.identity.models.Scope",
+        "ForwarderKind": "kasbah.audit.forwarding.models.Kind",
         "LimitScope": "kasbah.metering.models.LimitScope",
         "Period": "kasbah.metering.models.Period",
         "PolicyState": "kasbah.residency.models.PolicyState",

@@ -67,6 +67,8 @@ def reason(error: BaseException) -> str:
     """Why it failed, for a person; nothing of what was sent or answered is in it."""
     for each in _causes(error):
         match each:
+            case ssl.SSLWantReadError() | ssl.SSLWantWriteError():
+                continue  # it was waiting when it was cut off
             case EgressRefused():
                 return str(each)
             case ssl.SSLCertVerificationError():

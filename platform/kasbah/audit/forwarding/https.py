@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import httpx
 
 from inference_worker.contract import canonical
+from kasbah.audit.export.verifier.ocsf import ocsf_of
 from kasbah.audit.forwarding.destination import Destination, Item, NotTaken, context, left
 
 LONGEST_WAIT = 3600.0  # seconds that a receiver may ask for
@@ -16,7 +17,9 @@ LONGEST_WAIT = 3600.0  # seconds that a receiver may ask for
 
 def line(item: Item) -> bytes:
     """One event in the words of OCSF."""
-    event = canonical.loads(item.event)
+    event = ocsf_of(item.index or 0, canonical.loads(item.event))
+    if item.index is None:
+        event["unmapped"]["trial"] = True
     return json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
@@ -30,10 +33,13 @@ async def _post(destination: Destination, body: bytes, deadline: float) -> None:
     headers = {"content-type": "application/x-ndjson", "user-agent": "kasbah"}
     if destination.header_name:
         headers[destination.header_name] = destination.header_value
+    seconds = left(deadline)
+    # Connecting and TLS have less than half each: cut off in the middle of these, httpx would leave its socket open.
+    timeout = httpx.Timeout(seconds, connect=seconds * 0.45)
     async with (
-        asyncio.timeout(left(deadline)),
+        asyncio.timeout(seconds),
         # No proxy of the environment: that would be another destination.
-        httpx.AsyncClient(verify=context(destination), timeout=left(deadline), trust_env=False) as client,
+        httpx.AsyncClient(verify=context(destination), timeout=timeout, trust_env=False) as client,
         client.stream("POST", destination.address, content=body, headers=headers) as answer,
     ):
         if not answer.is_success:  # the body is not read: it may repeat what it was sent

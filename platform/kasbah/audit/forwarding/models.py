@@ -24,7 +24,7 @@ class Forwarder(models.Model):
     """One destination, which a platform administrator set up: of every log, or of one tenant's alone."""
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
-    tenant_id = models.UUIDField(null=True, blank=True)  # whose log; null: every log. No foreign key, as in the log itself
+    tenant_id = models.UUIDField(null=True, blank=True)  # whose log; null: every log. No foreign key, as in the logs
     name = models.CharField(max_length=63, unique=True, validators=[NAME])
     kind = models.CharField(max_length=12, choices=Kind.choices)
     address = models.CharField(max_length=500)  # host:port, or an https:// URL
