@@ -81,6 +81,7 @@ KEPT = (
     ("audit_checkpoint", "audit_checkpoint_insert_only"),
     ("audit_cosignature", "audit_cosignature_insert_only"),
     ("audit_pruned", "audit_pruned_insert_only"),
+    ("audit_keysuccession", "audit_keysuccession_insert_only"),
     ("audit_content", "audit_content_keep"),
     ("audit_legalhold", "audit_legalhold_keep"),
 )

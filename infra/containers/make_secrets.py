@@ -30,8 +30,8 @@ PASSWORDS = (
     "keycloak_admin_password",
     "keycloak_client_secret",
 )
-# Handed out later, by a command of the control plane; the file must exist for compose to start.
-EMPTY = (f"site_{SITE}_enrol_token",)
+# Handed out later, or filled while the audit key is replaced; compose wants the files.
+EMPTY = (f"site_{SITE}_enrol_token", "audit_key_previous")
 
 
 class CannotMake(RuntimeError):

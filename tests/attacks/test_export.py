@@ -291,9 +291,9 @@ def test_an_intent_without_an_outcome(check: Callable[..., str], tmp_path: Path)
 
 
 def test_receipts(check: Callable[..., str], log: Signed, bundle: bytes) -> None:
-    signer = Signer.from_raw(bytes(32))
+    own, foreign = Signer(log.private), Signer.from_raw(bytes(32))
 
-    def receipt(leaf: bytes, origin: str = ORIGIN) -> bytes:
+    def receipt(leaf: bytes, origin: str = ORIGIN, signer: Signer = own) -> bytes:
         said = {"event": "e", "leaf": leaf.hex(), "deadline": "d", "origin": origin}
         return signer.sign(Purpose.AUDIT, said).encode()
 
@@ -301,6 +301,9 @@ def test_receipts(check: Callable[..., str], log: Signed, bundle: bytes) -> None
     assert check(bundle, "--receipt", receipt(merkle.leaf_hash(b"never"))) == "receipt_without_leaf"
     assert check(bundle, "--receipt", receipt(bytes(32), "test/audit/other")) == "receipt_foreign"
     assert check(bundle, "--receipt", b"garbage") == "receipt_malformed"
+    assert check(bundle, "--receipt", receipt(bytes(32), signer=foreign)) == "unknown_key"  # a false alarm
+    forged = receipt(bytes(32), signer=foreign).replace(foreign.key_id.encode(), own.key_id.encode())
+    assert check(bundle, "--receipt", forged) == "signature_invalid"
 
 
 def test_leaf_and_node_are_not_confused(check: Callable[..., str], log: Signed, bundle: bytes) -> None:

@@ -74,8 +74,8 @@ DEPLOYMENT = uuid7()
 ROWS = """
 INSERT INTO audit_intake (id, tenant_id, type, request_id, event) VALUES (%(id)s, %(tenant)s, 'x', '', '');
 INSERT INTO audit_intake (id, tenant_id, type, request_id, event) VALUES (%(none)s, NULL, 'x', '', '');
-INSERT INTO audit_log (id, tenant_id, origin, size, frontier, tiled, anchored)
-    VALUES (%(project)s, %(tenant)s, %(tenant)s::text, 0, '', 0, 0);
+INSERT INTO audit_log (id, tenant_id, origin, size, frontier, tiled, anchored, key)
+    VALUES (%(project)s, %(tenant)s, %(tenant)s::text, 0, '', 0, 0, '');
 INSERT INTO audit_forwarder (id, tenant_id, name, kind, address, ca_certificate, client_certificate, client_key_sealed,
     header_name, header_value_sealed, enabled, sent, pruned, failures, last_error)
     VALUES (%(key)s, %(tenant)s, %(key)s::text, 'k', 'a', 'c', '', '', '', '', true, 0, 0, 0, '');
@@ -88,6 +88,8 @@ INSERT INTO audit_cosignature (id, tenant_id, checkpoint_id, witness, line)
     VALUES (%(id)s, %(tenant)s, %(key)s, 'w', '');
 INSERT INTO audit_pruned (id, tenant_id, log_id, start, "end", event_id)
     VALUES (%(id)s, %(tenant)s, %(project)s, 0, 1, %(id)s);
+INSERT INTO audit_keysuccession (id, tenant_id, size, old, new, note, log_id)
+    VALUES (%(id)s, %(tenant)s, 0, '', '', '', %(project)s);
 INSERT INTO audit_contentkey (id, tenant_id, month, wrapped) VALUES (%(key)s, %(tenant)s, '2026-01-01', '');
 INSERT INTO audit_content (id, tenant_id, project_id, key_id, request_id, event_id, part, form, data_class, level,
     policy, ceiling_days, opening, erased_reason)

@@ -49,13 +49,21 @@ class Signed:
         """Its tree, out of its tiles."""
         return TileTree(len(self.events), TileFolder(self.folder).read)
 
-    def bundle(self, start: int = 0, end: int | None = None) -> bytes:
-        """An export."""
-        files = TileFolder(self.folder)
-        source = Source(lambda first, last: self.events[first:last], self.tree().node, files.read)
+    def bundle(
+        self,
+        start: int = 0,
+        end: int | None = None,
+        *,
+        successions: Sequence[str] = (),
+        manifest_by: Ed25519PrivateKey | None = None,
+    ) -> bytes:
+        """An export. `manifest_by`: its manifest is signed by another key of the log's."""
+        files, private = TileFolder(self.folder), manifest_by or self.private
+        key = Key(ORIGIN, ED25519, private.public_key().public_bytes_raw())
+        source = Source(lambda first, last: self.events[first:last], self.tree().node, files.read, successions)
         wanted = Range(start, len(self.events) if end is None else end, self.checkpoint())
         made = io.BytesIO()
-        write_bundle(made, wanted, source, key=self.key, private=self.private.sign, progress=lambda _: None)
+        write_bundle(made, wanted, source, key=key, private=private.sign, progress=lambda _: None)
         return made.getvalue()
 
 

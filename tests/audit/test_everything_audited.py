@@ -16,9 +16,11 @@ from django.urls import path
 from rest_framework.test import APIClient
 
 import kasbah
+from inference_worker.contract.signing import Signer
 from kasbah.audit.classified import AUDITED, UNRECORDED
 from kasbah.audit.models import Intake
 from kasbah.audit.services import EventType
+from kasbah.audit.services.receipts import ring
 from kasbah.common import rls
 from kasbah.common.api import ManagementView
 from kasbah.identity.models import Project, User
@@ -362,6 +364,9 @@ def test_each_recorded_command_leaves_its_event(
     run("retention", *place)
     sequence_uncommitted(monkeypatch)
     run("auditexport", *place, "--output", str(tmp_path / "export.zip"))
+    following = Signer.from_raw(bytes(range(32)))
+    monkeypatch.setattr("kasbah.audit.log.keys.ring", lambda: (following, *ring()))
+    run("auditlog", "rotate-key")
     shutil.rmtree(audit_folder / "memory")
     run("auditlog", "trust", "--log", "test/audit/system")
     commands.assert_all(lambda name: name.startswith("command ") and name != "command bootstrap_demo")

@@ -14,7 +14,7 @@ from django.core.management import CommandError, call_command
 from django.test import Client
 
 from kasbah.audit.export.verifier import program
-from kasbah.audit.log import merkle, sequencer
+from kasbah.audit.log import keys, merkle, sequencer
 from kasbah.audit.log.models import Leaf, Log
 from kasbah.audit.log.note import Checkpoint, Key, Note
 from kasbah.audit.models import Intake
@@ -83,7 +83,7 @@ def test_an_auditor_gets_an_export(
     answer = client.get(path)
     assert (answer.status_code, answer["Content-Type"]) == (200, "application/zip")
     (tmp_path / "export.zip").write_bytes(answer.content)
-    key = sequencer.log_key(f"test/audit/{tenant}").vkey()
+    key = keys.log_key(f"test/audit/{tenant}").vkey()
     assert program.main([str(tmp_path / "export.zip"), "--key", key]) == 0
     assert factories.events_of(tenant)[-1]["type"] == "audit.exported"
     assert client.get(path, {"from": "yesterday"}).json()["error"]["param"] == "from"

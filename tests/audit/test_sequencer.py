@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from django.db import connection
 
-from kasbah.audit.log import merkle, sequencer
+from kasbah.audit.log import keys, merkle, sequencer
 from kasbah.audit.log.memory import SignerRefuses
 from kasbah.audit.log.models import Leaf, Log, SignedCheckpoint
 from kasbah.audit.log.note import BadNote, Checkpoint, Note
@@ -34,7 +34,8 @@ def log_of(tenant_id: UUID | None) -> tuple[Log, list[Leaf], Checkpoint]:
         leaves = list(Leaf.objects.filter(log=log).order_by("index"))
         row = SignedCheckpoint.objects.filter(log=log).order_by("-size")[0]
     note = Note.parse(row.note)
-    key = sequencer.log_key(log.origin)
+    with rls.platform_scope():
+        key = keys.log_key(log.origin)
     assert note.verified([key]) == {key: 0}
     return log, leaves, Checkpoint.parse(note.text)
 
@@ -215,4 +216,4 @@ def test_a_changed_checkpoint_does_not_hold(tenant: UUID) -> None:
     forged = row.note.replace("\n1\n", "\n2\n")
     assert forged != row.note
     with pytest.raises(BadNote):
-        Note.parse(forged).verified([sequencer.log_key(f"test/audit/{tenant}")])
+        Note.parse(forged).verified([keys.log_key(f"test/audit/{tenant}")])

@@ -25,7 +25,7 @@ def log(tmp_path: Path) -> Signed:
 
 @pytest.fixture
 def witness(tmp_path: Path, log: Signed) -> Witness:
-    return Witness("witness.test/w", Ed25519PrivateKey.generate(), {ORIGIN: log.key}, tmp_path / "seen")
+    return Witness("witness.test/w", Ed25519PrivateKey.generate(), {ORIGIN: [log.key]}, tmp_path / "seen")
 
 
 def asked(log: Signed, old: int, size: int) -> str:

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from django.core.management import CommandError, call_command
 
 from kasbah.audit.export.verifier import program
-from kasbah.audit.log import sequencer, witnessing
+from kasbah.audit.log import keys, witnessing
 from kasbah.audit.log.models import Cosignature, Log
 from kasbah.audit.log.note import Note
 from kasbah.audit.tasks import ask_witnesses
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 @pytest.fixture
 def witness(tenant: UUID, tmp_path: Path) -> Witness:
     origin = f"test/audit/{tenant}"
-    watched = {origin: sequencer.log_key(origin)}
+    watched = {origin: [keys.log_key(origin)]}
     return Witness("witness.test/w", Ed25519PrivateKey.generate(), watched, tmp_path / "seen")
 
 
@@ -79,7 +79,7 @@ def test_what_grew_is_cosigned_and_the_export_says_so(
         slug = Tenant.objects.get(pk=tenant).slug
     call_command("auditexport", "--tenant", slug, "--output", str(tmp_path / "export.zip"))
     origin = f"test/audit/{tenant}"
-    known = ["--witness", served.key.vkey(), "--witnesses", "1", "--key", sequencer.log_key(origin).vkey()]
+    known = ["--witness", served.key.vkey(), "--witnesses", "1", "--key", keys.log_key(origin).vkey()]
     assert program.main([str(tmp_path / "export.zip"), *known]) == 0
     assert "witnesses  1 signed" in capsys.readouterr().out
 
@@ -140,7 +140,7 @@ def test_by_hand(tenant: UUID, witness: Witness, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("entry", ["nonsense", "a+b+c http://x", "{log} http://x", "{witness} ftp://x", "{witness}"])
 def test_settings_that_name_no_witness(tenant: UUID, witness: Witness, settings: Any, entry: str) -> None:
-    log = sequencer.log_key(f"test/audit/{tenant}").vkey()
+    log = keys.log_key(f"test/audit/{tenant}").vkey()
     settings.WITNESSES = entry.format(log=log, witness=witness.key.vkey())
     with pytest.raises(SettingMissing, match="KASBAH_WITNESSES"):
         witnessing.configured()

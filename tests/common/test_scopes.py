@@ -27,6 +27,7 @@ PLATFORM = {
     "audit/log/witnessing.py": "shows witnesses the checkpoints of every log",
     "audit/log/upkeep.py": "checks every log",
     "audit/management/commands/auditlog.py": "shows every log",
+    "audit/log/rotation.py": "hands every log over to the next key",
     "audit/log/sequencer.py": "gives the events of all tenants their places",
     "audit/services/egress.py": "processes belong to no tenant",
     "audit/services/intake.py": "refusals, which may belong to no tenant",

@@ -124,7 +124,7 @@ AUDITED: Mapping[str, frozenset[E]] = {
         ),
         ("task audit.sequence", E.LOG_CHECKPOINT),
         ("GET /api/tenants/<slug:tenant>/audit-log/export/", E.AUDIT_EXPORTED),
-        ("command auditlog", E.LOG_TRUSTED),
+        ("command auditlog", E.LOG_TRUSTED, E.LOG_KEY_ROTATED),
         ("command auditexport", E.AUDIT_EXPORTED),
         ("task serving.sweep_jobs", E.INFERENCE_OUTCOME),
         ("task residency.retain", E.CONTENT_ERASED),

@@ -10,7 +10,7 @@ import hashlib
 import json
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from importlib import resources
@@ -56,6 +56,7 @@ class Source:
     events: Callable[[int, int], Iterable[bytes]]
     node: Node
     tile: Callable[[str], bytes]
+    successions: Sequence[str] = ()  # notes by which the log's keys handed over, the oldest first
 
 
 class Archive:
@@ -114,6 +115,8 @@ def _fill(archive: Archive, wanted: Range, source: Source, sign: Sign, progress:
     _write_events(archive, wanted, source.events(wanted.start, wanted.end), boundary, progress)
     for path in _tiles(wanted.signed.size):
         archive.add(path, source.tile(path))
+    for number, handed_over in enumerate(source.successions):
+        archive.add(f"keys/{number:04}.note", handed_over.encode())
     archive.add("VERIFY.md", resources.files("kasbah.audit.export").joinpath("VERIFY.md").read_bytes())
     archive.add("verify.py", joined.program().encode())
     manifest = canonical.dumps(

@@ -11,14 +11,14 @@ from uuid import UUID
 from django.db import connection
 
 from kasbah.audit.export.bundle import Range, Source, write_bundle
-from kasbah.audit.log import sequencer
+from kasbah.audit.log import keys, sequencer
+from kasbah.audit.log.memory import SignerRefuses
 from kasbah.audit.log.models import Cosignature, Leaf, Log, SignedCheckpoint
 from kasbah.audit.log.note import Note
 from kasbah.audit.log.tiles import TileTree
 from kasbah.audit.services.events import ActorRef, Event, EventType, Resource
 from kasbah.audit.services.intake import record
-from kasbah.audit.services.receipts import signer
-from kasbah.common.errors import NotFound
+from kasbah.common.errors import NotFound, Unavailable
 from kasbah.common.requestid import current
 
 WAIT = timedelta(minutes=10)  # by which an export lies back, so that a witness has signed it
@@ -64,12 +64,13 @@ def export(
 ) -> Exported:
     """Write an export; that it was made is an event of the log. In a scope that sees the log's tenant.
 
-    Raises bundle.ExportBroken, tiles.TileMissing.
+    Raises bundle.ExportBroken, tiles.TileMissing, Unavailable.
     """
     tree = TileTree(wanted.signed.size, sequencer.tiles(log).read)
-    source = Source(lambda start, end: _events(log, start, end), tree.node, sequencer.tiles(log).read)
-    key = sequencer.log_key(log.origin)
-    digest = write_bundle(file, wanted, source, key=key, private=signer().sign_bytes, progress=progress)
+    successions = [row.note for row in keys.successions(log)]
+    source = Source(lambda start, end: _events(log, start, end), tree.node, sequencer.tiles(log).read, successions)
+    held = _held(log)
+    digest = write_bundle(file, wanted, source, key=held.key, private=held.signer.sign_bytes, progress=progress)
     record(
         Event(
             type=EventType.AUDIT_EXPORTED,
@@ -81,6 +82,13 @@ def export(
         )
     )
     return Exported(log.origin, wanted.start, wanted.end, wanted.signed.size, digest)
+
+
+def _held(log: Log) -> keys.Held:
+    try:
+        return keys.held(log)
+    except SignerRefuses as error:
+        raise Unavailable(str(error)) from error
 
 
 def _checkpoint(log: Log) -> SignedCheckpoint | None:

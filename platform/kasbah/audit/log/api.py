@@ -25,6 +25,9 @@ class HeadShown(serializers.Serializer[Any]):
 
     origin = serializers.CharField(help_text="The log's name.")
     key = serializers.CharField(help_text="Its public key as a vkey (C2SP signed-note).")
+    successions = serializers.ListField(
+        child=serializers.CharField(), help_text="Notes by which an earlier key handed over, the oldest first."
+    )
     size = serializers.IntegerField(help_text="Events that have their place.")
     checkpoint = serializers.CharField(help_text="The newest signed checkpoint (C2SP tlog-checkpoint); empty: none.")
     signed_at = serializers.DateTimeField(allow_null=True)

@@ -19,6 +19,7 @@ class Log(models.Model):
     tiled = models.PositiveBigIntegerField(default=0)  # leaves whose tiles are written
     anchored = models.PositiveBigIntegerField(default=0)  # size that the system log was told of
     anchored_at = models.DateTimeField(null=True)
+    key = models.CharField(max_length=300, default="")  # vkey that signs it; "": not signed since that is noted
 
     class Meta:
         db_table = "audit_log"
@@ -56,6 +57,23 @@ class SignedCheckpoint(models.Model):
     class Meta:
         db_table = "audit_checkpoint"
         constraints = [models.UniqueConstraint(fields=["log", "size"], name="one_checkpoint_a_size")]
+
+
+class KeySuccession(models.Model):
+    """A log's key handed over to the next one: the note that both have signed (kasbah.audit.log.keys)."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    tenant_id = models.UUIDField(null=True)
+    log = models.ForeignKey(Log, on_delete=models.PROTECT, related_name="successions")
+    size = models.PositiveBigIntegerField()  # the last that the old key signed for
+    old = models.CharField(max_length=300)  # vkeys
+    new = models.CharField(max_length=300)
+    note = models.TextField(blank=True, default="")  # "": the old key was revoked, and vouches for nothing
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        db_table = "audit_keysuccession"
+        constraints = [models.UniqueConstraint(fields=["log", "new"], name="a_key_follows_once")]
 
 
 class Cosignature(models.Model):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from kasbah.audit.log import merkle, sequencer
+from kasbah.audit.log import keys, merkle, sequencer
 from kasbah.audit.log.models import Leaf, Log, SignedCheckpoint
 from kasbah.audit.log.note import lines_of
 from kasbah.audit.log.tiles import TileMissing, TileTree
@@ -28,6 +28,7 @@ class Head:
     checkpoint: str
     signed_at: datetime | None
     waiting: int  # events that are committed and have no place yet
+    successions: tuple[str, ...] = ()  # notes by which its keys handed over, the oldest first
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,8 @@ def head(tenant_id: UUID | None) -> Head:
     placed = log.size if log else 0
     return Head(
         origin=origin,
-        key=sequencer.log_key(origin).vkey(),
+        key=keys.log_key(origin).vkey(),
+        successions=tuple(row.note for row in keys.successions(log)) if log else (),
         size=signed,
         checkpoint=newest.note if newest else "",
         signed_at=newest.created_at if newest else None,

@@ -17,21 +17,22 @@ from django.db import connection
 from django.db.models import F, Q
 from django.utils import timezone
 
-from kasbah.audit.log import note
+from kasbah.audit.log import keys
 from kasbah.audit.log.memory import Memory
 from kasbah.audit.log.merkle import Frontier, range_root
 from kasbah.audit.log.models import Leaf, Log, SignedCheckpoint
-from kasbah.audit.log.note import ED25519, Checkpoint, Key, Note
+from kasbah.audit.log.note import Checkpoint
 from kasbah.audit.log.tiles import TileFolder, TileTree
 from kasbah.audit.services.events import ActorRef, Event, EventType, Resource
 from kasbah.audit.services.intake import record
-from kasbah.audit.services.receipts import origin_of, signer
+from kasbah.audit.services.receipts import origin_of
 from kasbah.common import rls
 from kasbah.common.ids import uuid7
 
 BATCH = 5_000  # events in one transaction
 ANCHOR = timedelta(seconds=60)  # a tenant's checkpoint goes into the system log this often at most
 LOCK = "SELECT pg_try_advisory_xact_lock(hashtextextended('kasbah.audit.sequencer', 0))"
+WAIT = LOCK.replace("pg_try_", "pg_")  # for the sequencer to end its run, and keep it from the next
 # A commit can no longer slip in before a row whose transaction is older than every one that runs; `id > last` alone
 # would skip what commits late.
 NEXT = """
@@ -80,10 +81,11 @@ def sequence(limit: int = BATCH) -> Sequenced:
         grown = [_grow(tenant, of) for tenant, of in _by_tenant(rows).items()]
         for log in grown:
             memory.agree(log.log.origin, log.before, log.after, _root_at(log))
+        signing = [keys.held(log.log) for log in grown]
         checkpoints = [Checkpoint(log.log.origin, log.after.size, log.after.root()) for log in grown]
         for checkpoint in checkpoints:
             memory.keep(checkpoint)  # before the commit: a signature that might get out is always remembered
-        _write(grown, checkpoints)
+        _write(grown, checkpoints, signing)
         if rows:
             _advance(rows[-1])
         _anchor(timezone.now())
@@ -99,11 +101,6 @@ def folder() -> Path:
 def tiles(log: Log) -> TileFolder:
     """The tiles of a log."""
     return TileFolder(folder() / "tiles" / (str(log.tenant_id) if log.tenant_id else "system"))
-
-
-def log_key(origin: str) -> Key:
-    """The key that signs the checkpoints of a log."""
-    return Key(origin, ED25519, signer().public.public_bytes_raw())
 
 
 def write_tiles() -> None:
@@ -173,7 +170,7 @@ def _root_at(grown: _Grown) -> Callable[[int], bytes]:
     return root
 
 
-def _write(grown: Sequence[_Grown], checkpoints: Sequence[Checkpoint]) -> None:
+def _write(grown: Sequence[_Grown], checkpoints: Sequence[Checkpoint], signing: Sequence[keys.Held]) -> None:
     columns: tuple[list[object], ...] = ([], [], [], [], [])
     for log in grown:
         for offset, (event, digest) in enumerate(zip(log.events, log.hashes, strict=True)):
@@ -183,23 +180,18 @@ def _write(grown: Sequence[_Grown], checkpoints: Sequence[Checkpoint]) -> None:
     with connection.cursor() as cursor:
         if grown:
             cursor.execute(INSERT_LEAVES, list(columns))
-    for log in grown:
-        Log.objects.filter(pk=log.log.pk).update(size=log.after.size, frontier=log.after.pack())
+    for log, key in zip(grown, signing, strict=True):
+        Log.objects.filter(pk=log.log.pk).update(size=log.after.size, frontier=log.after.pack(), key=key.key.vkey())
     SignedCheckpoint.objects.bulk_create(
         SignedCheckpoint(
             log=log.log,
             tenant_id=log.log.tenant_id,
             size=checkpoint.size,
             root=checkpoint.root,
-            note=str(_signed(checkpoint)),
+            note=str(key.note(checkpoint.text())),
         )
-        for log, checkpoint in zip(grown, checkpoints, strict=True)
+        for log, checkpoint, key in zip(grown, checkpoints, signing, strict=True)
     )
-
-
-def _signed(checkpoint: Checkpoint) -> Note:
-    text = checkpoint.text()
-    return Note(text, (note.sign(text, log_key(checkpoint.origin), signer().sign_bytes),))
 
 
 def _advance(last: tuple[UUID, UUID | None, bytes, str]) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kasbah.audit.log import merkle, sequencer
+from kasbah.audit.log import keys, merkle, sequencer
 from kasbah.audit.log.memory import Memory, SignerRefuses
 from kasbah.audit.log.merkle import Frontier
 from kasbah.audit.log.models import Leaf, Log, SignedCheckpoint
-from kasbah.audit.log.note import BadNote, Checkpoint, Note
+from kasbah.audit.log.note import BadNote, Checkpoint, Key, Note
 from kasbah.audit.log.tiles import TileMissing, TileTree
 from kasbah.audit.models import Intake
 from kasbah.audit.services.events import ActorRef, Event, EventType, Resource
@@ -57,13 +57,20 @@ def _signed(log: Log, frontier: Frontier) -> Iterator[str]:
     try:
         note = Note.parse(newest.note)
         said = Checkpoint.parse(note.text)
-        if not note.verified([sequencer.log_key(log.origin)]):
-            yield f"{log.origin}: the newest checkpoint is not signed by this installation's audit key"
+        if not note.verified(_may_have_signed(log, newest.size)):
+            yield f"{log.origin}: the newest checkpoint is not signed by this log's key"
     except BadNote as error:
         yield f"{log.origin}: the newest checkpoint: {error}"
         return
     if said != Checkpoint(log.origin, frontier.size, frontier.root()):
         yield f"{log.origin}: the newest checkpoint is about another tree"
+
+
+def _may_have_signed(log: Log, size: int) -> list[Key]:
+    """The log's key; the one before, when the log has not grown since it handed over."""
+    last = log.successions.order_by("-created_at", "-id").first()
+    before = [Key.parse(last.old)] if last is not None and last.old and last.size == size else []
+    return [keys.log_key(log.origin), *before]
 
 
 def _remembered(log: Log, frontier: Frontier) -> Iterator[str]:

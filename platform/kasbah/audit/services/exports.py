@@ -2,6 +2,6 @@
 
 from kasbah.audit.export.bundle import ExportBroken, Range
 from kasbah.audit.export.exporting import Exported, choose, export
-from kasbah.audit.log.sequencer import log_key
+from kasbah.audit.log.keys import log_key
 
 __all__ = ["ExportBroken", "Exported", "Range", "choose", "export", "log_key"]

@@ -17,9 +17,17 @@ PROMISE = timedelta(seconds=60)
 
 
 @cache
+def ring() -> tuple[Signer, ...]:
+    """The installation's audit keys: KASBAH_AUDIT_KEY, and behind it the one that it is about to follow."""
+    raw = [env.key_bytes("AUDIT_KEY")]
+    if env.value("AUDIT_KEY_PREVIOUS", ""):
+        raw.append(env.key_bytes("AUDIT_KEY_PREVIOUS"))
+    return tuple(map(Signer.from_raw, raw))
+
+
 def signer() -> Signer:
-    """The installation's audit key (KASBAH_AUDIT_KEY)."""
-    return Signer.from_raw(env.key_bytes("AUDIT_KEY"))
+    """The audit key that signs what begins now (KASBAH_AUDIT_KEY)."""
+    return ring()[0]
 
 
 def origin_of(tenant_id: UUID | None) -> str:

@@ -76,8 +76,9 @@ def _make_key(name: str, state: Path) -> int:
 
 def _witness(arguments: argparse.Namespace) -> Witness:
     raw = base64.b64decode((arguments.state / "key").read_text(encoding="ascii"), validate=False)
-    logs = [Key.parse(vkey) for vkey in arguments.log]
-    watched = {key.name: key for key in logs}
+    watched: dict[str, list[Key]] = {}
+    for key in map(Key.parse, arguments.log):
+        watched.setdefault(key.name, []).append(key)
     private = Ed25519PrivateKey.from_private_bytes(raw)
     return Witness(arguments.name, private, watched, arguments.state / "seen")
 

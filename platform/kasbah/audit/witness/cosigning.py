@@ -8,7 +8,7 @@ import fcntl
 import hashlib
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,9 +38,10 @@ def request(old: int, proof: tuple[bytes, ...], checkpoint: str) -> str:
 
 
 class Witness:
-    """One witness with one key. `logs` are the keys of those that it watches, by origin."""
+    """One witness with one key. `logs` are the keys of those that it watches, by origin:
+    several where one has followed another."""
 
-    def __init__(self, name: str, private: Ed25519PrivateKey, logs: Mapping[str, Key], folder: Path) -> None:
+    def __init__(self, name: str, private: Ed25519PrivateKey, logs: Mapping[str, Sequence[Key]], folder: Path) -> None:
         self._private = private
         self._logs = dict(logs)
         self._folder = folder
@@ -53,11 +54,11 @@ class Witness:
             said = Checkpoint.parse(signed.text)
         except BadNote as error:
             return Answer(400, f"{error}\n")
-        log = self._logs.get(said.origin)
-        if log is None:
+        log = self._logs.get(said.origin, ())
+        if not log:
             return Answer(404, f"this witness does not watch {said.origin}\n")
         try:
-            if not signed.verified([log]):
+            if not signed.verified(log):
                 return Answer(403, "the log did not sign it\n")
         except BadNote as error:
             return Answer(403, f"{error}\n")

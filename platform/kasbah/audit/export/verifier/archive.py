@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import IO
 
 from kasbah.audit.export.verifier.failure import Facts, Failed
-from kasbah.audit.export.verifier.notes import Key, signed_by
+from kasbah.audit.export.verifier.notes import signed_by
+from kasbah.audit.export.verifier.succession import BROKEN, LogKeys
 
 FORMAT = "kasbah-audit-export@v1"
 MAX_FILE = 64 << 30  # bytes of one file, unpacked
@@ -63,16 +64,23 @@ class Bundle:
             raise Failed("bundle_unreadable", f"{name} is not UTF-8") from error
 
 
-def read_manifest(bundle: Bundle, key: Key) -> Facts:
-    """The manifest, which the log's key signed, and whose digests every file has."""
+def read_successions(bundle: Bundle) -> list[str]:
+    """The notes by which the log's keys handed over, the oldest first."""
+    return [bundle.text(name) for name in sorted(bundle.infos) if name.startswith("keys/")]
+
+
+def read_manifest(bundle: Bundle, keys: LogKeys) -> Facts:
+    """The manifest, which the newest of the log's keys signed, and whose digests every file has."""
     data = bundle.read("MANIFEST.json")
-    text, found = signed_by(bundle.text("MANIFEST.note"), [key], "MANIFEST.note")
+    text, found = signed_by(bundle.text("MANIFEST.note"), keys.keys, "MANIFEST.note")
     if not found:
-        raise Failed("unknown_key", f"MANIFEST.note: not signed by the key that was given ({key.name})")
-    if text != f"{FORMAT}\n{key.name}\n{hashlib.sha256(data).hexdigest()}\n":
+        raise Failed("unknown_key", f"MANIFEST.note: not signed by the key that was given ({keys.name})")
+    if keys.keys[-1] not in found:
+        raise Failed(BROKEN, "MANIFEST.note: signed by a key that another has followed")
+    if text != f"{FORMAT}\n{keys.name}\n{hashlib.sha256(data).hexdigest()}\n":
         raise Failed("manifest_changed", "MANIFEST.json is not the one that was signed")
     manifest: Facts = json.loads(data)
-    if manifest.get("format") != FORMAT or manifest.get("origin") != key.name:
+    if manifest.get("format") != FORMAT or manifest.get("origin") != keys.name:
         raise Failed("manifest_changed", "the manifest is of another format or another log")
     extra = set(bundle.infos) - set(manifest["files"]) - {"MANIFEST.json", "MANIFEST.note"}
     if extra:

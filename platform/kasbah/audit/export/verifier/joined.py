@@ -16,6 +16,7 @@ PARTS = (
     "failure",
     "ed25519",
     "notes",
+    "succession",
     "tree",
     "archive",
     "ocsf",

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 
 from kasbah.audit.export.verifier.archive import Bundle
+from kasbah.audit.export.verifier.ed25519 import ed25519_holds
 from kasbah.audit.export.verifier.failure import Facts, Failed
 from kasbah.audit.export.verifier.log import leaves_given, tile_name
-from kasbah.audit.export.verifier.notes import Key, read_checkpoint, signed_by
+from kasbah.audit.export.verifier.notes import Key, signed_by
+from kasbah.audit.export.verifier.succession import LogKeys
 from kasbah.audit.export.verifier.tree import Tree, check_consistency
+
+RECEIPT = b"kasbah-audit-receipt-v1\n"  # what the signature of a receipt is for
 
 
 def check_witnesses(note: str, witnesses: list[Key], wanted: int) -> int:
@@ -21,40 +26,60 @@ def check_witnesses(note: str, witnesses: list[Key], wanted: int) -> int:
     return len(names)
 
 
-def check_previous(bundle: Bundle, key: Key, size: int, root: bytes, kept: str | None) -> None:
+def check_turns(bundle: Bundle, keys: LogKeys, size: int) -> None:
+    """The log begins with what each of its keys signed last."""
+    for turn, root in keys.turns:
+        if turn <= size and root_of_first(bundle, turn, size) != root:
+            raise Failed("history_rewritten", f"the log does not begin with the {turn} events of an earlier key")
+
+
+def root_of_first(bundle: Bundle, old: int, size: int) -> bytes:
+    """Root of the first `old` events of a log of `size`, by its tiles."""
+    tree = Tree()
+    for index in range((old + 255) // 256):
+        data = bundle.read(tile_name(index, min(256, size - index * 256)))
+        for at in range(0, min(256, old - index * 256) * 32, 32):
+            tree.add(data[at : at + 32])
+    return tree.root()
+
+
+def check_previous(bundle: Bundle, keys: LogKeys, size: int, root: bytes, kept: str | None) -> None:
     """The log begins with what was kept from an earlier export, or with the earlier checkpoint in this one."""
     if kept is None:
         if "checkpoint.previous" in bundle.infos:
             proof = [base64.b64decode(line) for line in bundle.text("consistency.txt").split()]
-            check_consistency(*read_checkpoint(bundle.text("checkpoint.previous"), key, "previous"), size, root, proof)
+            check_consistency(*keys.checkpoint(bundle.text("checkpoint.previous"), "previous"), size, root, proof)
         return
-    old, old_root = read_checkpoint(kept, key, "the checkpoint that was kept")
-    tree = Tree()
-    whole = min(old, size)
-    for index in range((whole + 255) // 256):
-        data = bundle.read(tile_name(index, min(256, size - index * 256)))
-        for at in range(0, min(256, whole - index * 256) * 32, 32):
-            tree.add(data[at : at + 32])
+    old, old_root = keys.checkpoint(kept, "the checkpoint that was kept")
     if old > size:
         raise Failed("history_rewritten", f"a log of {old} events was kept, and this one has {size}")
-    if tree.root() != old_root:
+    if root_of_first(bundle, old, size) != old_root:
         name = "split_view" if old == size else "history_rewritten"
         raise Failed(name, f"the log does not begin with the log of {old} events that was kept")
 
 
-def check_receipts(bundle: Bundle, manifest: Facts, tokens: list[str]) -> None:
+def check_receipts(bundle: Bundle, manifest: Facts, keys: LogKeys, tokens: list[str]) -> None:
     """Each audit receipt (the header kasbah-audit-receipt) that a user kept is about an event of this export."""
     if not tokens:
         return
     leaves = {leaf.hex() for leaf in leaves_given(bundle)}
     for token in tokens:
         try:
-            body = token.split(".")[1]
-            said = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
-            leaf, origin = said["leaf"], said["origin"]
-        except (IndexError, ValueError, KeyError) as error:
+            signer, body, signature = token.split(".")
+            said = json.loads(_decoded(body))
+            leaf, origin, value = said["leaf"], said["origin"], _decoded(signature)
+        except (ValueError, KeyError, TypeError) as error:
             raise Failed("receipt_malformed", f"not an audit receipt: {token[:60]!r}") from error
         if origin != manifest["origin"]:
             raise Failed("receipt_foreign", f"the receipt is about the log {origin}")
+        known = {hashlib.sha256(key.public).hexdigest()[:16]: key.public for key in keys.keys}
+        if signer not in known:
+            raise Failed("unknown_key", "the receipt is signed by none of the log's keys that are known")
+        if not ed25519_holds(known[signer], RECEIPT + _decoded(body), value):
+            raise Failed("signature_invalid", "the receipt's signature does not hold")
         if leaf not in leaves:
             raise Failed("receipt_without_leaf", f"event {said.get('event')} was promised and is not in the log")
+
+
+def _decoded(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))

@@ -19,12 +19,13 @@ import sys
 import zipfile
 from pathlib import Path
 
-from kasbah.audit.export.verifier.archive import Bundle, check_files, open_text, read_manifest
+from kasbah.audit.export.verifier.archive import Bundle, check_files, open_text, read_manifest, read_successions
 from kasbah.audit.export.verifier.content import check_content
 from kasbah.audit.export.verifier.failure import Failed
-from kasbah.audit.export.verifier.kept import check_previous, check_receipts, check_witnesses
+from kasbah.audit.export.verifier.kept import check_previous, check_receipts, check_turns, check_witnesses
 from kasbah.audit.export.verifier.log import check_log
-from kasbah.audit.export.verifier.notes import Key, read_checkpoint
+from kasbah.audit.export.verifier.notes import Key
+from kasbah.audit.export.verifier.succession import LogKeys
 from kasbah.audit.export.verifier.tree import check_inclusion, leaf_hash
 
 
@@ -32,21 +33,25 @@ def verify_bundle(arguments: argparse.Namespace) -> list[str]:
     """Check a whole export. Returns lines to print."""
     key = Key(arguments.key, types=(1,))
     bundle = Bundle(arguments.file)
+    keys = LogKeys(key, read_successions(bundle))
     note = bundle.text("checkpoint")
-    size, root = read_checkpoint(note, key)
-    manifest = read_manifest(bundle, key)
+    size, root = keys.checkpoint(note)
+    manifest = read_manifest(bundle, keys)
     if manifest["size"] != size or not 0 <= manifest["start"] <= manifest["end"] <= size:
         raise Failed("manifest_changed", "the manifest and the checkpoint are about different trees")
     events = check_log(bundle, manifest, root)
     check_files(bundle, manifest, skip={"events.jsonl"})
     kept = open_text(arguments.previous) if arguments.previous else None
-    check_previous(bundle, key, size, root, kept)
-    check_receipts(bundle, manifest, [open_text(path).strip() for path in arguments.receipt])
+    check_turns(bundle, keys, size)
+    earlier = LogKeys(Key(arguments.previous_key, types=(1,)), []) if arguments.previous_key else keys
+    check_previous(bundle, earlier, size, root, kept)
+    check_receipts(bundle, manifest, keys, [open_text(path).strip() for path in arguments.receipt])
     witnesses = check_witnesses(note, [Key(text, types=(4,)) for text in arguments.witness], arguments.witnesses)
     opened = check_content(bundle, manifest)
     count = manifest["end"] - manifest["start"]
     return [
         f"log        {key.name}",
+        *keys.shown(),
         f"events     {count} ({manifest['start']} to {manifest['end']} of {size}); none changed, added or left out",
         *(f"           {number:>9} {kind}" for kind, number in sorted(events.types.items())),
         f"content    {opened} parts opened, each as it was committed to",
@@ -68,10 +73,11 @@ def verify_proof(arguments: argparse.Namespace) -> list[str]:
     match = re.fullmatch("index (0|[1-9][0-9]*)", rest[0])
     if match is None:
         raise Failed("proof_invalid", "the proof has no index")
-    size, root = read_checkpoint(note, key)
+    keys = LogKeys(key, [open_text(path) for path in arguments.succession])
+    size, root = keys.checkpoint(note)
     leaf = leaf_hash(Path(arguments.event).read_bytes().rstrip(b"\n"))
     check_inclusion(leaf, int(match[1]), size, root, [base64.b64decode(line) for line in rest[1:]])
-    return [f"event {match[1]} of {key.name}, a log of {size} events", "holds"]
+    return [f"event {match[1]} of {key.name}, a log of {size} events", *keys.shown(), "holds"]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -81,6 +87,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--key", required=True, help="the log's key, NAME+ID+KEY, which you have by another way")
     made.add_argument("--event", help="with a .tlog-proof: file with the event's exact bytes")
     made.add_argument("--previous", help="checkpoint that you kept from an earlier export")
+    made.add_argument("--previous-key", help="its key, where the key was revoked since and vouches for none after it")
+    made.add_argument("--succession", action="append", default=[], help="with a .tlog-proof: note of a change of keys")
     made.add_argument("--receipt", action="append", default=[], help="file with an audit receipt that a user kept")
     made.add_argument("--witness", action="append", default=[], help="key of a witness that you know")
     made.add_argument("--witnesses", type=int, default=0, help="how many of them must have signed (%(default)s)")

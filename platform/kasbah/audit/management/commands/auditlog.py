@@ -9,7 +9,7 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
-from kasbah.audit.log import proofs, upkeep, witnessing
+from kasbah.audit.log import keys, proofs, rotation, upkeep, witnessing
 from kasbah.audit.log.memory import SignerRefuses
 from kasbah.audit.log.models import Log
 from kasbah.audit.log.note import BadNote, Key
@@ -25,17 +25,18 @@ class Command(KasbahCommand):
         "Show the transparency logs (status); read them from the first event on and list what is not as it was signed "
         "(check); write their tiles again (tiles); write what a witness is to be asked, and take its answer, where a "
         "person carries the files (ask, take); let the signer go on after its memory was lost, once you know that the "
-        "database is the right one (trust)."
+        "database is the right one (trust); let KASBAH_AUDIT_KEY sign instead of the key before it (rotate-key)."
     )
     epilog = "Example: manage.py auditlog check"
     empty = "There is no log yet. Housekeeping begins one with the first event."
 
     def arguments(self, parser: ArgumentParser) -> None:
         """What to do."""
-        verbs = ["status", "check", "tiles", "ask", "take", "trust"]
+        verbs = ["status", "check", "tiles", "ask", "take", "trust", "rotate-key"]
         parser.add_argument("verb", nargs="?", choices=verbs, default="status", help="What to do (status).")
         parser.add_argument("--log", metavar="ORIGIN", help="One log, by its name as status shows it; else all.")
         parser.add_argument("--witness", metavar="KEY", help="With ask and take: the witness's key, NAME+ID+KEY.")
+        parser.add_argument("--revoke", action="store_true", help="With rotate-key: the key before is stolen or lost.")
         parser.add_argument("--file", type=Path, metavar="PATH", help="With ask: file to write. With take: the answer.")
 
     def run(self, **options: Any) -> Facts | Sequence[Facts]:
@@ -51,6 +52,8 @@ class Command(KasbahCommand):
                 return self._carry(chosen, options)
             case "trust":
                 self._trust(chosen, options["log"])
+            case "rotate-key":
+                return self._rotate(revoked=options["revoke"])
         return [_shown(log) for log in chosen]
 
     def _chosen(self, origin: str | None) -> list[Log]:
@@ -87,22 +90,38 @@ class Command(KasbahCommand):
             raise CommandError(f"{options['file']}: {error.strerror}") from error
         return {"log": chosen[0].origin, "size": checkpoint.size, "file": str(options["file"])}
 
+    def _rotate(self, *, revoked: bool) -> Sequence[Facts]:
+        """All logs: they have one key."""
+        try:
+            done = rotation.hand_over(_operator(), revoked=revoked)
+        except SignerRefuses as error:
+            raise CommandError(str(error)) from error
+        if not done:
+            raise CommandError("Every log is signed by KASBAH_AUDIT_KEY already. See: docs/operator/keys.md")
+        return [{"log": row.new.partition("+")[0], "after": row.size, "old": row.old, "new": row.new} for row in done]
+
     def _trust(self, chosen: list[Log], named: str | None) -> None:
         if named is None:
             raise CommandError("Name the log: manage.py auditlog trust --log ORIGIN")
         try:
-            upkeep.trust(chosen[0], ActorRef("system", f"command:{operator()}", "command"))
+            upkeep.trust(chosen[0], _operator())
         except SignerRefuses as error:
             raise CommandError(str(error)) from error
+
+
+def _operator() -> ActorRef:
+    return ActorRef("system", f"command:{operator()}", "command")
 
 
 def _shown(log: Log) -> Facts:
     with rls.platform_scope():
         head = proofs.head(log.tenant_id)
+    following = keys.held_for(log.origin)[0].key.vkey()
     return {
         "origin": head.origin,
         "size": head.size,
         "waiting": head.waiting,
         "signed_at": head.signed_at,
         "key": head.key,
+        "next_key": following if following != head.key else "",
     }
