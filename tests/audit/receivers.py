@@ -153,11 +153,15 @@ class SyslogReceiver:
 
 @dataclass
 class HttpsReceiver:
-    """Takes POSTs over TLS, in a thread. `statuses`: what it answers first; then 200. Only 2xx counts as taken."""
+    """Takes POSTs over TLS, in a thread. `statuses`: what it answers first; then 200.
+
+    It keeps what it answers with 2xx, or with a status of `takes_first`.
+    """
 
     authority: Authority
     name: str = "localhost"
     statuses: list[int] = field(default_factory=list)
+    takes_first: set[int] = field(default_factory=set)
     headers: list[dict[str, str]] = field(default_factory=list)
     lines: list[dict[str, Any]] = field(default_factory=list)
 
@@ -169,7 +173,7 @@ class HttpsReceiver:
             body, more = body + part.get("body", b""), part.get("more_body", False)
         self.headers.append({name.decode(): value.decode() for name, value in scope["headers"]})
         status = self.statuses.pop(0) if self.statuses else 200
-        if status < 300:
+        if status < 300 or status in self.takes_first:
             self.lines += [json.loads(line) for line in body.splitlines()]
         extra = [(b"retry-after", b"120")] if status == 429 else []
         await send({"type": "http.response.start", "status": status, "headers": extra})

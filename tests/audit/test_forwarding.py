@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import socket
@@ -13,6 +14,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from inference_worker.contract import egress
@@ -158,6 +160,93 @@ def test_ocsf_over_https_with_refusals_between(tenant: UUID, authority: Authorit
     assert receiver.lines[0]["class_uid"] == 6003
     assert receiver.headers[0]["authorization"] == "Splunk hunter2"
     assert receiver.headers[0]["content-type"] == "application/x-ndjson"
+
+
+def test_https_that_took_but_did_not_say_so_gets_it_again_at_its_new_address(
+    tenant: UUID, authority: Authority, quick: None
+) -> None:
+    write(tenant, 50)
+    run()
+    receiver = HttpsReceiver(authority, takes_first={500}, statuses=[200, 500])
+    with served(receiver) as url:
+        lake = to_https(url, authority, tenant_id=tenant, from_start=True)
+        run()
+        again()
+    assert len(receiver.lines) == 40  # of which it has said to have 20
+    assert waiting(lake) == 31
+    again()
+    assert "refused" in row(lake).last_error.lower()
+    with served(receiver) as url:
+        forwarding.change_forwarder(WHO, row(lake), address=url)  # tried at once
+        run()
+        while sending.forward():
+            pass
+    ids = [line["metadata"]["uid"] for line in receiver.lines]
+    assert ids[20:40] == ids[40:60]
+    assert list(dict.fromkeys(ids)) == [str(each) for each in log_of(tenant)]
+    event = factories.events_of(tenant)[-1]
+    assert (event["type"], event["details"]["fields"]) == ("forwarding.changed", ["address"])  # type: ignore[index]
+
+
+def test_a_busy_log_lets_others_in(tenant: UUID, receiver: SyslogReceiver, quick: None) -> None:
+    write(tenant, 100)
+    write(None, 5)
+    run()
+    to_syslog(receiver, from_start=True)
+    run()
+    with rls.platform_scope():
+        ident = Forwarder.objects.get().pk
+    batch = sending._next(ident)
+    assert batch is not None
+    assert {item.origin for item in batch.items} == {"test/audit/system", f"test/audit/{tenant}"}
+    assert len(batch.items) <= sending.EVENTS
+
+
+def test_a_batch_ends_at_its_size_and_a_large_event_goes_alone(
+    tenant: UUID, receiver: SyslogReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tenant, 3)
+    run()
+    soc = to_syslog(receiver, tenant_id=tenant, from_start=True)
+    for most, count in ((1, 1), (10**6, 3)):
+        monkeypatch.setattr(sending, "BYTES", most)
+        batch = sending._next(soc.pk)
+        assert batch is not None
+        assert len(batch.items) == count
+
+
+def test_the_command_says_how_far_each_is(
+    tenant: UUID, receiver: SyslogReceiver, authority: Authority, tmp_path: Path
+) -> None:
+    def command(*arguments: str) -> Any:
+        out = io.StringIO()
+        call_command("forwarders", *arguments, "--json", stdout=out)
+        return json.loads(out.getvalue())
+
+    (tmp_path / "token").write_text("Bearer hunter2\n")
+    ca, header = ("--ca", str(authority.file)), ("--header", "X-Token", "--header-file", str(tmp_path / "token"))
+    write(tenant, 4)
+    run()
+    command("add", "lake", "--kind", "ocsf_https", "--address", "https://localhost:1/", *ca, *header, "--from-start")
+    command("add", "soc", "--kind", "syslog_tls", "--address", f"localhost:{receiver.port}", *ca)
+    assert [(each["name"], each["header"]) for each in command()] == [("lake", "X-Token"), ("soc", "")]
+    assert command("test", "soc")["taken"] is True
+    run()
+    sending.forward()
+    lake, soc = command("status")
+    assert lake["waiting"] > 4
+    assert lake["failures"] == 1
+    assert "refused" in lake["last_error"].lower()
+    assert (soc["waiting"], soc["last_error"]) == (0, "")
+    assert command("status", "soc") == [soc]
+    for wrong, said in (
+        (("enable",), "Name the destination"),
+        (("enable", "nobody"), "Known: lake, soc"),
+        (("add", "x", "--kind", "syslog_tls"), "Give --address, --ca"),
+        (("add", "x", "--kind", "syslog_tls", "--address", "a", "--ca", str(tmp_path / "none")), "--ca: cannot read"),
+    ):
+        with pytest.raises(CommandError, match=said):
+            command(*wrong)
 
 
 def test_it_pauses_after_a_failure_and_longer_each_time(authority: Authority, receiver: SyslogReceiver) -> None:

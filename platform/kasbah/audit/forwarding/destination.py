@@ -78,7 +78,9 @@ def reason(error: BaseException) -> str:
             case TimeoutError():
                 return "it did not answer in time"
             case OSError() if each.strerror:
-                return f"the connection failed: {each.strerror}"
+                # asyncio has words of its own, without the system's; the numbers of a resolver are negative.
+                words = os.strerror(each.errno) if (each.errno or 0) > 0 else each.strerror
+                return f"the connection failed: {words}"
     return f"the connection failed: {type(error).__name__}"
 
 

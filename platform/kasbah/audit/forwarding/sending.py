@@ -7,6 +7,7 @@ ids, and never skips one. Nothing here touches the intake: a receiver that is aw
 from __future__ import annotations
 
 import logging
+import random
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -140,6 +141,7 @@ def _next(ident: UUID) -> Batch | None:
             return None
         taken = dict(row.positions.values_list("log_id", "taken"))
         behind = [log for log in logs_of(row) if log.size > taken.get(log.pk, 0)]
+        random.shuffle(behind)  # so that none stands behind the same large one each time
         batch = Batch(row)
         for log in behind[:EVENTS]:
             _read(batch, log, taken.get(log.pk, 0), max(1, EVENTS // len(behind)))  # a busy log lets others in
