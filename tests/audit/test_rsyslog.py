@@ -18,9 +18,9 @@ import pytest
 
 from kasbah.audit.forwarding import sending
 from kasbah.audit.services import forwarding
+from tests.audit.forwarded import again, log_of, row, waiting
 from tests.audit.logs import WHO, run, write
 from tests.audit.receivers import Authority
-from tests.audit.test_forwarding import again, log_of, row, waiting
 
 pytestmark = [pytest.mark.rsyslog, pytest.mark.django_db(transaction=True)]
 PAGE = Path(__file__).parents[2] / "docs/operator/siem.md"

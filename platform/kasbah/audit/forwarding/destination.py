@@ -79,7 +79,7 @@ def reason(error: BaseException) -> str:
                 return "it did not answer in time"
             case OSError() if each.strerror:
                 # asyncio has words of its own, without the system's; the numbers of a resolver are negative.
-                words = os.strerror(each.errno) if (each.errno or 0) > 0 else each.strerror
+                words = os.strerror(each.errno) if each.errno and each.errno > 0 else each.strerror
                 return f"the connection failed: {words}"
     return f"the connection failed: {type(error).__name__}"
 
