@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -16,8 +17,13 @@ if TYPE_CHECKING:  # conftest files are read before Django is set up
 
 
 @pytest.fixture(scope="module")
-def stack(postgres_server: Any, valkey_server: Any, django_db_blocker: Any) -> Iterator[Stack]:
-    """One site, `north`, with a worker; a short hold so that waiting streams are seen to wait."""
+def stack(
+    request: pytest.FixtureRequest, postgres_server: Any, valkey_server: Any, django_db_blocker: Any
+) -> Iterator[Stack]:
+    """One site, `north`, with a worker; a short hold so that waiting streams are seen to wait.
+
+    What the module says in SETTINGS is set for every process of the platform.
+    """
     from tests.conftest import empty_tables
     from tests.gateway import stack as stacks
 
@@ -25,8 +31,12 @@ def stack(postgres_server: Any, valkey_server: Any, django_db_blocker: Any) -> I
     try:
         with (
             django_db_blocker.unblock(),
-            stacks.running(home, {"north": "FR"}, KASBAH_STREAM_HOLD="1.0") as running,
+            pytest.MonkeyPatch.context() as environment,
+            contextlib.ExitStack() as platform,
         ):
+            for name, value in getattr(request.module, "SETTINGS", {}).items():
+                environment.setenv(name, value)
+            running = platform.enter_context(stacks.running(home, {"north": "FR"}, KASBAH_STREAM_HOLD="1.0"))
             running.await_capacity(running.household().key_text)
             yield running
     finally:

@@ -15,6 +15,7 @@ from tests.gateway.stack import Stack, Web, wait_until
 
 pytestmark = pytest.mark.slow
 
+SETTINGS = {"KASBAH_LEASE_MS": "3000"}  # what a killed process held is soon free
 POOL = 4
 
 
