@@ -46,10 +46,10 @@ UNFILTERED = """
 import sys
 import django, msgspec; django.setup()
 from kasbah.gateway import admission
-honest = admission.decide
-def decide(policy, question):
-    return msgspec.structs.replace(honest(policy, question), sites=tuple(site.id for site in question.sites))
-admission.decide = decide
+honest = admission.decide_raised
+def decide(policy, declared, question):
+    return msgspec.structs.replace(honest(policy, declared, question), sites=tuple(site.id for site in question.sites))
+admission.decide_raised = decide
 from django.core.management import execute_from_command_line
 execute_from_command_line(["manage.py", *sys.argv[1:]])
 """
