@@ -16,7 +16,7 @@ from inference_worker.contract.signing import BadToken, b64, fingerprint
 from inference_worker.identity import State
 
 PATIENCE = 30.0  # seconds until the control plane must have answered
-PENDING_EVERY = 5.0  # seconds between two questions whether a person has approved
+PENDING_EVERY = 2.0  # seconds between two questions whether a person has approved
 POLL = 0.2
 
 
