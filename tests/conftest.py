@@ -224,6 +224,17 @@ def empty_tables(owner_url: str) -> None:
             connection.execute(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {trigger}")  # type: ignore[arg-type]
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _no_denials_by_the_clock() -> Iterator[None]:
+    """Refusals are counted and told of when a test says so (`denials.write()`), not in the middle of another."""
+    from kasbah.audit.services.denials import Denials
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Denials, "_start", lambda self, delay: None)
+        patch.setattr(Denials, "end", lambda self: None)
+        yield
+
+
 @pytest.fixture
 async def database(transactional_db: None) -> AsyncIterator[Any]:
     """The asynchronous side's database, opened."""

@@ -122,7 +122,7 @@ AUDITED: Mapping[str, frozenset[E]] = {
             E.FORWARDING_REMOVED,
             E.FORWARDING_TRIED,
         ),
-        ("task audit.sequence", E.LOG_CHECKPOINT),
+        ("task audit.sequence", E.LOG_CHECKPOINT, E.SEQUENCER_STARTED, E.SEQUENCER_STOPPED),
         ("GET /api/tenants/<slug:tenant>/audit-log/export/", E.AUDIT_EXPORTED),
         ("command auditlog", E.LOG_TRUSTED, E.LOG_KEY_ROTATED),
         ("command auditexport", E.AUDIT_EXPORTED),
@@ -241,6 +241,9 @@ AUDITED: Mapping[str, frozenset[E]] = {
         ),
     )
 }
+
+# What any entrance leaves that refuses who comes, and a process that begins with other settings.
+ANYWHERE = frozenset({E.AUTHENTICATION_DENIED, E.AUTHORIZATION_DENIED, E.CONFIGURATION_CHANGED})
 
 STATIC = "the same for everybody; touches nothing of a tenant"
 READS = "shows configuration to those who may see it; no content of requests, and nothing changes"

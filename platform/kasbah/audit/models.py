@@ -8,7 +8,16 @@ from django.utils.translation import gettext_lazy as _
 
 from kasbah.audit.egress.models import EgressAttempt
 from kasbah.audit.forwarding.models import Forwarder, ForwarderPosition
-from kasbah.audit.log.models import Cosignature, Cursor, KeySuccession, Leaf, Log, Pruned, SignedCheckpoint
+from kasbah.audit.log.models import (
+    Cosignature,
+    Cursor,
+    KeySuccession,
+    Leaf,
+    Log,
+    Pruned,
+    SequencerState,
+    SignedCheckpoint,
+)
 from kasbah.common.ids import uuid7
 
 __all__ = [
@@ -26,6 +35,7 @@ __all__ = [
     "Log",
     "Part",
     "Pruned",
+    "SequencerState",
     "SignedCheckpoint",
 ]
 

@@ -7,6 +7,7 @@ import logging
 from celery import shared_task
 
 from kasbah.audit.forwarding.sending import forward
+from kasbah.audit.log import presence
 from kasbah.audit.log.memory import SignerRefuses
 from kasbah.audit.log.sequencer import sequence
 from kasbah.audit.log.witnessing import ask_all
@@ -23,8 +24,10 @@ def sequence_log() -> None:
     try:
         for _ in range(ROUNDS):
             if not sequence().more:
-                return
+                break
+        presence.at_work()
     except SignerRefuses as error:
+        presence.stopped()
         logger.critical("The audit log is not continued. %s", error)
 
 

@@ -7,6 +7,7 @@ that tells nothing of the inside.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from django.core.exceptions import PermissionDenied
@@ -23,6 +24,8 @@ from kasbah.common.requestid import current
 logger = logging.getLogger(__name__)
 
 NOT_FOUND = "There is no such object, or you may not see it."
+# Called with every error that is about to be answered, and Django REST framework's context. This layer knows no audit.
+HEARERS: list[Callable[[errors.KasbahError, dict[str, Any]], None]] = []
 
 
 class NotAllowed(errors.KasbahError):
@@ -51,6 +54,8 @@ def body(error: errors.KasbahError) -> dict[str, dict[str, str | None]]:
 def exception_handler(error: Exception, context: dict[str, Any]) -> Response:
     """Django REST framework's EXCEPTION_HANDLER."""
     known = translate(error)
+    for hear in HEARERS:
+        hear(known, context)
     if known.status >= 500 and not isinstance(error, errors.KasbahError):
         logger.error("Request %s failed", current(), exc_info=error)
     response = Response(body(known), status=known.status)

@@ -10,6 +10,7 @@ from celery import Celery, signals
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "kasbah.config.settings")
 
 from django.conf import settings
+from django.db import connections
 
 from kasbah.common.checks import UnsafeDatabase, refuse_unsafe_role
 from kasbah.config.egress import guard
@@ -54,3 +55,17 @@ def _begin_safely(sender: Any = None, **_: object) -> None:
         refuse_unsafe_role()
     except UnsafeDatabase as error:
         raise SystemExit(str(error)) from error  # Celery logs what else a receiver raises, and goes on
+
+
+@signals.worker_init.connect
+def _note_settings(sender: Any = None, **_: object) -> None:
+    """That housekeeping began with other settings is on record; without the record it does not begin."""
+    if sender.app is not app:
+        return
+    from kasbah.config import noted
+
+    try:
+        noted.note("housekeeping")
+    except Exception as error:
+        raise SystemExit(f"The settings cannot be put on record: {error}") from error
+    connections.close_all()

@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 import traceback
 
-from kasbah.common.errors import KasbahError, NotFound
+from kasbah.audit.services import EventType
+from kasbah.audit.services.denials import Denial, denials
+from kasbah.common.errors import Forbidden, KasbahError, NotFound
 from kasbah.gateway import catalogue, health, inference, refusals
 from kasbah.gateway.endpoints import ENDPOINTS
 from kasbah.gateway.exchange import ClientGone, Exchange, Receive, Scope, Send
@@ -52,6 +54,7 @@ class Gateway:
         except KasbahError as error:
             if exchange.begun:
                 raise
+            _note(exchange, error)
             await exchange.refuse(error)
         except Exception as error:
             # Of an error that nobody foresaw only kind and place are told: its text may quote what was sent.
@@ -108,6 +111,14 @@ class Gateway:
             await send({"type": "lifespan.startup.failed", "message": type(error).__name__})
         else:
             await send({"type": "lifespan.startup.complete"})
+
+
+def _note(exchange: Exchange, error: KasbahError) -> None:
+    """Who was refused at the door goes on record; what a policy denied has an event of its own."""
+    if error.status == 401 or (error.status == 403 and error.code == Forbidden.code):
+        kind = EventType.AUTHENTICATION_DENIED if error.status == 401 else EventType.AUTHORIZATION_DENIED
+        path = exchange.path if exchange.path in ENDPOINTS else "/".join(exchange.path.split("/")[:3])
+        denials.note(Denial(kind, f"{exchange.method} {path[:40]}", error.code), exchange.client, exchange.request_id)
 
 
 def _require(exchange: Exchange, *methods: str) -> None:

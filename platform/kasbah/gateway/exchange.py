@@ -54,7 +54,19 @@ class ClientGone(Exception):
 class Exchange:
     """A request and its answer. `notes` are what the access log tells besides."""
 
-    __slots__ = ("_receive", "_send", "_started", "headers", "method", "notes", "path", "query", "request_id", "status")
+    __slots__ = (
+        "_receive",
+        "_send",
+        "_started",
+        "client",
+        "headers",
+        "method",
+        "notes",
+        "path",
+        "query",
+        "request_id",
+        "status",
+    )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._receive = receive
@@ -63,6 +75,7 @@ class Exchange:
         self.request_id = f"req_{uuid7().hex}"
         self.method: str = scope["method"]
         self.path: str = scope["path"]
+        self.client = str((scope.get("client") or ("",))[0])  # an address; it is never written anywhere
         self.query: bytes = scope["query_string"]
         # A header that comes twice counts once, the last time: none of those read here may be a list.
         self.headers: dict[bytes, bytes] = dict(scope["headers"])

@@ -13,6 +13,10 @@ class IdentityConfig(AppConfig):
 
     def ready(self) -> None:
         """Once models are loaded."""
+        from kasbah.common import api_errors
+        from kasbah.identity import denials
         from kasbah.identity.services import logins
 
         logins.connect()
+        if denials.note not in api_errors.HEARERS:
+            api_errors.HEARERS.append(denials.note)

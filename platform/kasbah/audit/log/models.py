@@ -116,6 +116,18 @@ class Pruned(models.Model):
         ]
 
 
+class SequencerState(models.Model):
+    """Whether the sequencer is at work: one row."""
+
+    id = models.PositiveSmallIntegerField(primary_key=True)
+    seen_at = models.DateTimeField()
+    refused = models.BooleanField(default=False)  # the signer refuses
+
+    class Meta:
+        db_table = "audit_sequencer"
+        constraints = [models.CheckConstraint(condition=models.Q(id=1), name="one_sequencer")]
+
+
 class Cursor(models.Model):
     """How far the intake was sequenced: one row. `xid` (xid8) is added by the migration; Django has no such type."""
 

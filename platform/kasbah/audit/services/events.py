@@ -31,6 +31,11 @@ class EventType(StrEnum):
     LOGIN_SUCCEEDED = "authentication.login_succeeded"
     LOGIN_FAILED = "authentication.login_failed"
     LOGOUT = "authentication.logout"
+    AUTHENTICATION_DENIED = "authentication.denied"  # no key or session, or none that counts
+    AUTHORIZATION_DENIED = "authorization.denied"  # known, and may not
+    CONFIGURATION_CHANGED = "configuration.changed"  # a process began with other settings than the last one
+    SEQUENCER_STARTED = "sequencer.started"
+    SEQUENCER_STOPPED = "sequencer.stopped"  # the signer refuses
     TENANT_CREATED = "tenant.created"
     TENANT_CHANGED = "tenant.changed"
     PROJECT_CREATED = "project.created"
@@ -127,7 +132,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ActorRef:
-    """Who: `kind` user, api_key or system, a pseudonymous id, and how he proved it (session, api_key, command)."""
+    """Who: `kind` user, api_key, system or anonymous, a pseudonymous id, and how he proved it (session, command)."""
 
     kind: str
     id: str

@@ -37,16 +37,16 @@ def record(event: Event) -> Event:
     return event
 
 
-def record_apart(event: Event) -> Event:
-    """Write `event` in a transaction of its own, which outlives the caller's: for what was refused.
+def record_apart(*events: Event) -> None:
+    """Write `events` in a transaction of their own, which outlives the caller's: for what was refused.
 
     The caller's error rolls its transaction back, and a refusal must stay on record. It has a connection of its own
     too, so that refusals never wait for a pool that their own requests have emptied.
     """
     with psycopg.connect(settings.DATABASE_URL, connect_timeout=5) as connection:
         connection.execute(rls.SET_PLATFORM)
-        connection.execute(INSERT_ONE, _row(event))
-    return event
+        for event in events:
+            connection.execute(INSERT_ONE, _row(event))
 
 
 def _row(event: Event) -> list[UUID | str | bytes | None]:

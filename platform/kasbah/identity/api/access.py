@@ -85,6 +85,7 @@ class Permitted(BasePermission):
         try:
             self._authorise(request, view, needed)
         except NotFound as error:
+            view.tenant = None  # for this caller there is none
             raise exceptions.NotFound(NOT_FOUND) from error
         except KasbahError as error:
             raise exceptions.PermissionDenied(error.message) from error

@@ -14,6 +14,7 @@ from django.db.migrations.executor import MigrationExecutor
 from kasbah.common import env
 from kasbah.common.checks import UnsafeDatabase, refuse_unsafe_role
 from kasbah.common.commands import Facts, KasbahCommand
+from kasbah.config import noted
 
 GRACE = 10  # seconds that open streams have to end after SIGTERM
 BACKLOG = 2048
@@ -50,6 +51,7 @@ class Command(KasbahCommand):
     def run(self, **options: Any) -> Facts:
         """Check, listen, serve."""
         refuse_unready()
+        noted.note("serve")
         listener = listen(options["host"], options["port"])
         bound = listener.getsockname()
         shown = f"[{bound[0]}]" if listener.family == socket.AF_INET6 else bound[0]
