@@ -227,11 +227,11 @@ def empty_tables(owner_url: str) -> None:
 @pytest.fixture(autouse=True, scope="session")
 def _no_denials_by_the_clock() -> Iterator[None]:
     """Refusals are counted and told of when a test says so (`denials.write()`), not in the middle of another."""
-    from kasbah.audit.services.denials import Denials
+    from kasbah.audit.services.denials import Denials, denials
 
+    atexit.unregister(denials.end)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Denials, "_start", lambda self, delay: None)
-        patch.setattr(Denials, "end", lambda self: None)
         yield
 
 
