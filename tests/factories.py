@@ -147,7 +147,13 @@ def content(of: Project, *, days: float = 0, level: str = "sealed", ceiling: int
         )
         commitments = {"prompt": made.commitment}
         event = record(
-            Event(type=EventType.INFERENCE_INTENT, tenant_id=tenant, actor=SYSTEM.ref, commitments=commitments)
+            Event(
+                type=EventType.INFERENCE_INTENT,
+                tenant_id=tenant,
+                actor=SYSTEM.ref,
+                request_id=place.request_id,
+                commitments=commitments,
+            )
         )
         return Content.objects.create(
             id=made.id,

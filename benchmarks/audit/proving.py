@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from uuid import UUID
 
@@ -27,15 +28,18 @@ finally:
 def verifying(home: Path) -> list[list[str]]:
     """An export, checked by the program that it brings, in a process of its own."""
     from kasbah.audit.export.verifier.joined import program
-    from kasbah.audit.services import ActorRef, exports
+    from kasbah.audit.services import exports
     from kasbah.common import rls
+    from kasbah.identity.services import system
 
     tenant = BACKLOG
     path = home / "export.zip"
     started = time.monotonic()
     with rls.tenant_scope(tenant), path.open("wb") as file:
-        log, wanted = exports.choose(tenant, None, None)
-        done = exports.export(file, log, wanted, ActorRef("system", "benchmark", "process"))
+        actor = system("benchmark", "process")
+        work, choice, _ = exports.begin(home / "export.part", exports.Wanted(tenant_id=tenant), actor)
+        with closing(work):
+            done = exports.export(file, work, choice, actor)
     written = done.end / (time.monotonic() - started)
     verifier = str(home / "verify.py")
     Path(verifier).write_text(program(), encoding="utf-8")

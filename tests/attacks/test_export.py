@@ -164,7 +164,8 @@ def append(path: str, more: bytes) -> Callable[[dict[str, bytes]], None]:
         (append("VERIFY.md", b"All is well."), "file_changed"),
         (append("extra.txt", b"x"), "file_unknown"),
         (replace("checkpoint", b"\n600\n", b"\n601\n"), "signature_invalid"),
-        (lambda files: files.update({"range.json": b'{"after":[],"before":["AAAA"]}'}), "root_mismatch"),
+        (append("gaps.jsonl", b'{"end":1,"hashes":["AAAA"],"reason":"outside","start":0}\n'), "filtered_export"),
+        (append("gaps.jsonl", b'{"end":1,"hashes":["AAAA"],"reason":"pruned","start":0}\n'), "event_inserted"),
     ],
 )
 def test_without_the_key_every_change_is_named(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import tempfile
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,7 +16,9 @@ from uuid import UUID
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from inference_worker.contract import canonical
-from kasbah.audit.export.bundle import Range, Source, write_bundle
+from kasbah.audit.export.bundle import Source, write_bundle
+from kasbah.audit.export.plan import Plan, Run, kept
+from kasbah.audit.export.work import Work
 from kasbah.audit.log import merkle, note
 from kasbah.audit.log.merkle import Frontier
 from kasbah.audit.log.note import ED25519, Checkpoint, Key, Note
@@ -22,6 +26,7 @@ from kasbah.audit.log.tiles import TileFolder, TileTree
 
 TENANT = "0199c1f2-7a3b-7c4d-8e5f-0123456789ab"
 ORIGIN = f"test/audit/{TENANT}"
+Files = Iterable[tuple[str, Iterable[bytes]]]
 START = datetime(2026, 11, 1, tzinfo=UTC)
 
 
@@ -49,22 +54,38 @@ class Signed:
         """Its tree, out of its tiles."""
         return TileTree(len(self.events), TileFolder(self.folder).read)
 
-    def bundle(
+    def plan(self, start: int = 0, end: int | None = None, **fields: Any) -> Plan:
+        """A whole range, or what `fields` say."""
+        last = len(self.events) if end is None else end
+        given = {"selection": {"kind": "range"}, "runs": kept(start, last, fields.get("pruned", ())), **fields}
+        return Plan(start=start, end=last, checkpoint=self.checkpoint(), **given)
+
+    def bundle(self, start: int = 0, end: int | None = None, **given: Any) -> bytes:
+        """An export of a range."""
+        return self.written(self.plan(start, end), **given)
+
+    def written(
         self,
-        start: int = 0,
-        end: int | None = None,
+        plan: Plan,
+        files: Files = (),
         *,
         successions: Sequence[str] = (),
         manifest_by: Ed25519PrivateKey | None = None,
     ) -> bytes:
-        """An export. `manifest_by`: its manifest is signed by another key of the log's."""
-        files, private = TileFolder(self.folder), manifest_by or self.private
+        """The export of a plan. `manifest_by`: its manifest is signed by another key of the log's."""
+        private = manifest_by or self.private
         key = Key(ORIGIN, ED25519, private.public_key().public_bytes_raw())
-        source = Source(lambda first, last: self.events[first:last], self.tree().node, files.read, successions)
-        wanted = Range(start, len(self.events) if end is None else end, self.checkpoint())
+        source = Source(self.shown, self.tree().node, TileFolder(self.folder).read, lambda: files, successions)
         made = io.BytesIO()
-        write_bundle(made, wanted, source, key=key, private=private.sign, progress=lambda _: None)
+        with tempfile.TemporaryDirectory() as temporary, closing(Work(Path(temporary))) as work:
+            work.begin(plan.digest(), str(plan.checkpoint))
+            write_bundle(made, work, plan, source, key=key, private=private.sign)
         return made.getvalue()
+
+    def shown(self, runs: Sequence[Run]) -> Iterator[bytes]:
+        """The events of these runs."""
+        for run in runs:
+            yield from self.events[run.start : run.end]
 
 
 def event(number: int, **fields: Any) -> bytes:

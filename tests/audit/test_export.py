@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import zipfile
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from kasbah.audit.services import exports
 from kasbah.common import rls
 from kasbah.identity.models import Tenant
 from tests import factories
-from tests.audit.logs import WHO, run, write
+from tests.audit.logs import run, write
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -111,12 +112,13 @@ def test_memory_does_not_grow_with_the_log(tenant: UUID, tmp_path: Path, superus
         )
         run()
         with rls.tenant_scope(tenant):
-            log, wanted = exports.choose(tenant, None, None)
-            with (tmp_path / "large.zip").open("wb") as file:
+            work, choice, _ = exports.begin(tmp_path / "large.part", exports.Wanted(tenant_id=tenant), factories.SYSTEM)
+            with closing(work), (tmp_path / "large.zip").open("wb") as file:
                 tracemalloc.start()
-                exports.export(file, log, wanted, WHO)
+                exports.export(file, work, choice, factories.SYSTEM)
                 _, most = tracemalloc.get_traced_memory()
                 tracemalloc.stop()
+                work.remove()
         return most
 
     few = peak(3_000)

@@ -20,9 +20,11 @@ class CompositionConfig(AppConfig):
     def ready(self) -> None:
         """Connect apps that may not know each other, and Django's checks of the whole."""
         from kasbah.common import checks
+        from kasbah.config import dossiers
         from kasbah.serving.services import on_settled
 
         on_settled(_meter)
+        dossiers.connect()
         checks.register()
 
 

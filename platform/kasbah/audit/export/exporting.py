@@ -1,32 +1,72 @@
-"""Exports of a log out of the database: which range, and its events in order, a page at a time."""
+"""Exports of a log out of the database: what is asked for, under which checkpoint, and its events, a page at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import IO
+from pathlib import Path
+from typing import IO, Any
 from uuid import UUID
 
 from django.db import connection
 
-from kasbah.audit.export.bundle import Range, Source, write_bundle
+from kasbah.audit.export import beside
+from kasbah.audit.export.bundle import Progress, Source, write_bundle
+from kasbah.audit.export.companions import companions
+from kasbah.audit.export.plan import RANGE, Gap, Plan, Run, joined, kept, pieces
+from kasbah.audit.export.selection import PERSON, Chosen, Selection
+from kasbah.audit.export.work import Work
 from kasbah.audit.log import keys, sequencer
 from kasbah.audit.log.memory import SignerRefuses
-from kasbah.audit.log.models import Cosignature, Leaf, Log, SignedCheckpoint
-from kasbah.audit.log.note import Note
+from kasbah.audit.log.models import Cosignature, Leaf, Log, Pruned, SignedCheckpoint
+from kasbah.audit.log.note import Checkpoint, Note
 from kasbah.audit.log.tiles import TileTree
-from kasbah.audit.services.events import ActorRef, Event, EventType, Resource
+from kasbah.audit.models import Part
+from kasbah.audit.services.events import Event, EventType, Resource
 from kasbah.audit.services.intake import record
-from kasbah.common.errors import NotFound, Unavailable
+from kasbah.common.errors import Invalid, NotFound, Unavailable
 from kasbah.common.requestid import current
 
 WAIT = timedelta(minutes=10)  # by which an export lies back, so that a witness has signed it
+PARTS = {"prompt": [Part.PROMPT.value], "answer": [Part.ANSWER.value], "all": list(Part.values)}  # that can be opened
 PAGE = 2_000  # events in memory
 READ = """
-    SELECT intake.event FROM audit_leaf AS leaf JOIN audit_intake AS intake ON intake.id = leaf.event_id
-    WHERE leaf.log_id = %s AND leaf.index >= %s AND leaf.index < %s ORDER BY leaf.index
+    SELECT intake.event FROM unnest(%s::bigint[], %s::bigint[]) AS run (first, past)
+    JOIN audit_leaf AS leaf ON leaf.log_id = %s AND leaf.index >= run.first AND leaf.index < run.past
+    JOIN audit_intake AS intake ON intake.id = leaf.event_id ORDER BY leaf.index
 """
+SCAN = """
+    SELECT leaf.index, intake.event FROM audit_leaf AS leaf JOIN audit_intake AS intake ON intake.id = leaf.event_id
+    WHERE leaf.log_id = %s AND leaf.index < %s AND position(%s::bytea IN intake.event) > 0 ORDER BY leaf.index
+"""
+LAST_EXPORT = """
+    SELECT intake.event FROM audit_intake AS intake JOIN audit_leaf AS leaf ON leaf.event_id = intake.id
+    WHERE intake.type = %s AND leaf.log_id = %s AND leaf.index < %s ORDER BY leaf.index DESC LIMIT 1
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What somebody asks for. `opened` names the parts of requests (audit.models.Part) whose content is to be opened;
+    `since_size`: with the checkpoint of that size the log is to be shown to be consistent."""
+
+    tenant_id: UUID | None
+    since: datetime | None = None
+    until: datetime | None = None
+    selection: Selection = field(default_factory=Selection)
+    opened: Sequence[str] = ()
+    since_size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What will be exported. `requests` are those that a selection is about."""
+
+    log: Log
+    plan: Plan
+    as_of: datetime  # when the checkpoint was signed
+    requests: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,52 +76,73 @@ class Exported:
     origin: str
     start: int
     end: int
+    events: int
     size: int
     manifest: str  # SHA-256, hex
 
 
-def choose(tenant_id: UUID | None, since: datetime | None, until: datetime | None) -> tuple[Log, Range]:
-    """The range of a log that holds every event of a period, under the newest checkpoint. Raises NotFound."""
-    log = Log.objects.filter(tenant_id=tenant_id).first()
-    newest = None
-    if log is not None:
-        newest = _checkpoint(log)
+def choose(wanted: Wanted, actor: Any, under: str = "") -> Choice:
+    """What is to be exported, under the newest checkpoint, or, to go on with an export, under the one it was begun
+    with (`under`, a note). In a scope that sees the tenant.
+
+    Raises NotFound, Forbidden and Invalid, which name the parameter, and Unavailable.
+    """
+    _check_may_open(wanted, actor)
+    log = Log.objects.filter(tenant_id=wanted.tenant_id).first()
+    newest = _checkpoint(log, under) if log is not None else None
     if log is None or newest is None:
         raise NotFound("The log has no signed event yet; try again in a second.")
-    leaves = Leaf.objects.filter(log=log, index__lt=newest.size)
-    start, end = 0, newest.size
-    if since is not None:
-        first = leaves.filter(event_id__gte=_floor(since)).order_by("index").values_list("index", flat=True).first()
-        start = newest.size if first is None else first
-    if until is not None:
-        last = leaves.filter(event_id__lt=_floor(until)).order_by("-index").values_list("index", flat=True).first()
-        end = start if last is None else max(start, last + 1)
-    return log, Range(start, end, _with_witnesses(newest))
+    start, end = _range(log, newest.size, wanted)
+    pruned, newest = _pruned(log, newest)
+    runs, requests = _shown(log, wanted, start, end, pruned)
+    plan = Plan(
+        selection=wanted.selection.facts,
+        start=start,
+        end=end,
+        checkpoint=Note.parse(under) if under and _same(under, newest) else _with_witnesses(newest),
+        runs=runs,
+        pruned=pruned,
+        previous=_previous(log, newest.size, wanted.since_size),
+        opened=sorted(wanted.opened),
+    )
+    return Choice(log, plan, newest.created_at, requests)
 
 
 def export(
-    file: IO[bytes], log: Log, wanted: Range, actor: ActorRef, progress: Callable[[int], None] = lambda _: None
+    file: IO[bytes], work: Work, choice: Choice, actor: Any, progress: Progress = lambda _done, _of: None
 ) -> Exported:
     """Write an export; that it was made is an event of the log. In a scope that sees the log's tenant.
 
-    Raises bundle.ExportBroken, tiles.TileMissing, Unavailable.
+    Raises bundle.ExportBroken, tiles.TileMissing, work.Damaged, Unavailable.
     """
-    tree = TileTree(wanted.signed.size, sequencer.tiles(log).read)
-    successions = [row.note for row in keys.successions(log)]
-    source = Source(lambda start, end: _events(log, start, end), tree.node, sequencer.tiles(log).read, successions)
+    log, plan = choice.log, choice.plan
+    tree = TileTree(plan.signed.size, sequencer.tiles(log).read)
+    more = beside.Beside(choice, actor, tree.node, work)
+    source = Source(
+        lambda runs: _events(log, runs),
+        tree.node,
+        sequencer.tiles(log).read,
+        more.files,
+        [row.note for row in keys.successions(log)],
+    )
     held = _held(log)
-    digest = write_bundle(file, wanted, source, key=held.key, private=held.signer.sign_bytes, progress=progress)
+    digest = write_bundle(file, work, plan, source, key=held.key, private=held.signer.sign_bytes, progress=progress)
+    details: dict[str, str | int | bool | list[str]] = {"events": plan.events, "size": plan.signed.size}
+    if not plan.whole:
+        details |= {"selection": plan.selection["kind"], "by": plan.selection["by"]}
+    if plan.opened:
+        details["opened"] = list(plan.opened)
     record(
         Event(
             type=EventType.AUDIT_EXPORTED,
             tenant_id=log.tenant_id,
-            actor=actor,
-            resource=Resource("audit_export", f"{wanted.start}..{wanted.end}", digest),
+            actor=actor.ref,
+            resource=Resource("audit_export", f"{plan.start}..{plan.end}", digest),
             request_id=current(),
-            details={"events": wanted.end - wanted.start, "size": wanted.signed.size},
+            details=details,
         )
     )
-    return Exported(log.origin, wanted.start, wanted.end, wanted.signed.size, digest)
+    return Exported(log.origin, plan.start, plan.end, plan.events, plan.signed.size, digest)
 
 
 def _held(log: Log) -> keys.Held:
@@ -91,9 +152,50 @@ def _held(log: Log) -> keys.Held:
         raise Unavailable(str(error)) from error
 
 
-def _checkpoint(log: Log) -> SignedCheckpoint | None:
-    """The newest checkpoint; one that a witness signed where it is not much older."""
+def begin(folder: Path, wanted: Wanted, actor: Any) -> tuple[Work, Choice, bool]:
+    """Choose, and take up the work in `folder` where it was cut off. The last is False when what lay there was for
+    something else, and is gone. Raises like `choose`, and Conflict while another export writes there."""
+    work = Work(folder)
+    try:
+        choice = choose(wanted, actor, work.checkpoint)
+        same = work.begin(choice.plan.digest(), str(choice.plan.checkpoint))
+    except BaseException:
+        if not work.checkpoint:
+            work.remove()  # nothing was begun here
+        work.close()
+        raise
+    return work, choice, same
+
+
+def _check_may_open(wanted: Wanted, actor: Any) -> None:
+    if not wanted.opened:
+        return
+    if wanted.tenant_id is None or not wanted.selection.opens:
+        raise Invalid("Content is opened for one request or one person of a tenant.", param="open")
+    companions.read_by().check(actor, wanted.tenant_id)
+
+
+def _range(log: Log, size: int, wanted: Wanted) -> tuple[int, int]:
+    """First and past event of the period."""
+    leaves = Leaf.objects.filter(log=log, index__lt=size)
+    start, end = 0, size
+    if wanted.since is not None:
+        first = leaves.filter(event_id__gte=_floor(wanted.since)).order_by("index").values_list("index", flat=True)
+        start = next(iter(first[:1]), size)
+    if wanted.until is not None:
+        last = leaves.filter(event_id__lt=_floor(wanted.until)).order_by("-index").values_list("index", flat=True)
+        end = max(start, next(iter(last[:1]), start - 1) + 1)
+    return start, end
+
+
+def _checkpoint(log: Log, under: str) -> SignedCheckpoint | None:
+    """The newest checkpoint; one that a witness signed where it is not much older; the one that is named."""
     signed = log.proven()
+    if under:
+        begun = Checkpoint.parse(Note.parse(under).text)
+        same = signed.filter(size=begun.size, root=begun.root).first()
+        if same is not None:
+            return same
     newest = signed.first()
     witnessed = signed.exclude(cosignatures=None).first()
     if newest is not None and witnessed is not None and newest.created_at - witnessed.created_at < WAIT:
@@ -101,15 +203,81 @@ def _checkpoint(log: Log) -> SignedCheckpoint | None:
     return newest
 
 
+def _same(under: str, checkpoint: SignedCheckpoint) -> bool:
+    return Note.parse(under).text == Note.parse(checkpoint.note).text
+
+
 def _with_witnesses(checkpoint: SignedCheckpoint) -> Note:
     lines = Cosignature.objects.filter(checkpoint=checkpoint).order_by("witness").values_list("line", flat=True)
     return Note.parse(checkpoint.note + "".join(lines))
 
 
-def _events(log: Log, start: int, end: int) -> Iterator[bytes]:
-    for at in range(start, end, PAGE):
+def _pruned(log: Log, checkpoint: SignedCheckpoint) -> tuple[list[Gap], SignedCheckpoint]:
+    """What was pruned, and a checkpoint of a log that tells of all of it. Raises Unavailable."""
+    rows = list(Pruned.objects.filter(log=log).order_by("start"))
+    told = dict(Leaf.objects.filter(event_id__in={row.event_id for row in rows}).values_list("event_id", "index"))
+    for signed in (checkpoint, log.proven().first() or checkpoint):
+        if all(told.get(row.event_id, signed.size) < signed.size for row in rows):
+            return [Gap(row.start, row.end, "pruned", str(row.event_id)) for row in rows], signed
+    raise Unavailable("Events were pruned a moment ago, and the log does not tell of it yet; try again.", retry_after=1)
+
+
+def _shown(
+    log: Log, wanted: Wanted, start: int, end: int, pruned: Sequence[Gap]
+) -> tuple[Sequence[Run], Sequence[str]]:
+    """What the selection takes of the range, and the requests that it is about."""
+    selection = wanted.selection
+    if selection.kind == RANGE:
+        return kept(start, end, pruned), ()
+    own: Iterable[str] = ()
+    if selection.kind == PERSON and wanted.tenant_id is not None:
+        own = companions.keys_of(wanted.tenant_id, UUID(selection.by))
+    chosen = Chosen(selection, own)
+    wants = (index for index, event in _scan(log, end, selection.needle) if chosen.wants(event) and index >= start)
+    runs = joined(wants)
+    if not runs:
+        raise NotFound(f"No event of the log is about this {selection.kind}.", param=selection.kind)
+    return runs, sorted(chosen.requests)
+
+
+def _scan(log: Log, end: int, needle: bytes) -> Iterator[tuple[int, bytes]]:
+    with connection.chunked_cursor() as cursor:
+        cursor.execute(SCAN, [log.pk, end, needle])
+        while rows := cursor.fetchmany(PAGE):
+            yield from ((index, bytes(event)) for index, event in rows)
+
+
+def _previous(log: Log, size: int, since_size: int | None) -> Note | None:
+    """The earlier checkpoint: the one asked for, that of the last export under this one, or the one before.
+
+    Nothing that is written after this checkpoint changes it: the same export stays the same. Raises Invalid.
+    """
+    earlier = log.proven().filter(size__lt=size)
+    if since_size is not None:
+        found = earlier.filter(size=since_size).first()
+        if found is None:
+            near = ", ".join(str(row.size) for row in earlier.filter(size__lte=since_size)[:3])
+            raise Invalid(
+                f"No checkpoint of {since_size} events is known before this one. Near it: {near or 'none'}.",
+                param="since_size",
+            )
+        return Note.parse(found.note)
+    revoked = log.successions.filter(note="").order_by("-created_at", "-id").first()
+    if revoked is not None:
+        earlier = earlier.filter(size__gt=revoked.size)  # an older one is signed by a key that vouches for nothing
+    with connection.cursor() as cursor:
+        cursor.execute(LAST_EXPORT, [EventType.AUDIT_EXPORTED.value, log.pk, size])
+        row = cursor.fetchone()
+    exported = beside.parsed(bytes(row[0])).get("details", {}).get("size") if row else None
+    found = earlier.filter(size=exported).first() if exported else None
+    found = found or earlier.first()
+    return Note.parse(found.note) if found is not None else None
+
+
+def _events(log: Log, runs: Sequence[Run]) -> Iterator[bytes]:
+    for page in pieces(runs, PAGE):
         with connection.cursor() as cursor:
-            cursor.execute(READ, [log.pk, at, min(at + PAGE, end)])
+            cursor.execute(READ, [[run.start for run in page], [run.end for run in page], log.pk])
             for (event,) in cursor.fetchall():
                 yield bytes(event)
 

@@ -155,6 +155,11 @@ def lines_of(hashes: Sequence[bytes]) -> list[str]:
     return [base64.b64encode(one).decode() for one in hashes]
 
 
+def tlog_proof(index: int, hashes: Sequence[bytes], checkpoint: str) -> str:
+    """The content of a `.tlog-proof` file (C2SP tlog-proof): the event at `index` is in the tree of `checkpoint`."""
+    return "\n".join(["c2sp.org/tlog-proof@v1", f"index {index}", *lines_of(hashes)]) + "\n\n" + checkpoint
+
+
 def _signature(line: str) -> Signature:
     name, _, encoded = line.removeprefix(DASH).partition(" ")
     try:

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from kasbah.audit.log import keys, merkle, sequencer
 from kasbah.audit.log.models import Leaf, Log, SignedCheckpoint
-from kasbah.audit.log.note import lines_of
+from kasbah.audit.log.note import tlog_proof
 from kasbah.audit.log.tiles import TileMissing, TileTree
 from kasbah.audit.models import Intake
 from kasbah.audit.services.receipts import origin_of
@@ -43,8 +43,7 @@ class Inclusion:
 
     def text(self) -> str:
         """As C2SP tlog-proof: the content of a `.tlog-proof` file."""
-        lines = ["c2sp.org/tlog-proof@v1", f"index {self.index}", *lines_of(self.hashes)]
-        return "\n".join(lines) + "\n\n" + self.checkpoint
+        return tlog_proof(self.index, self.hashes, self.checkpoint)
 
 
 def head(tenant_id: UUID | None) -> Head:

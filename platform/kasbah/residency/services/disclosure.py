@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
 from kasbah.audit.models import Content
 from kasbah.audit.services import Event, EventType, Outcome, Resource, record, record_apart
@@ -29,9 +31,7 @@ def read_content(actor: Actor, tenant: Tenant, request_id: str) -> Disclosed:
 
     Raises NotFound, Forbidden, and Conflict (content_altered) when what lies there is not what was committed to.
     """
-    require(actor, Permission.CONTENT_READ, tenant)
-    if actor.user_id is None:
-        raise Forbidden("Content is read by a person who is logged in, not by a key or a program.")
+    _may_read(actor, tenant)
     with rls.tenant_scope(tenant.id):
         rows = Content.objects.filter(tenant_id=tenant.id, request_id=request_id).select_related("key")
         found = sorted(rows, key=lambda row: row.part, reverse=True)
@@ -40,19 +40,42 @@ def read_content(actor: Actor, tenant: Tenant, request_id: str) -> Disclosed:
         try:
             parts = tuple(open_record(row) for row in found)
         except Altered as error:
-            record_apart(_event(actor, tenant, request_id, Outcome.FAILURE, reason="content_altered"))
+            record_apart(_event(actor, tenant.id, request_id, Outcome.FAILURE, reason="content_altered"))
             raise Conflict(
                 f"This content cannot be shown: {error}. Somebody changed the database past the platform; keep it as "
                 "it is and look for who did.",
                 code="content_altered",
             ) from error
-        record(_event(actor, tenant, request_id, Outcome.SUCCESS, shown=[part.part for part in parts if part.content]))
+        shown = [part.part for part in parts if part.content]
+        record(_event(actor, tenant.id, request_id, Outcome.SUCCESS, shown=shown))
     return Disclosed(request_id, found[0].data_class, found[0].policy, parts)
+
+
+class ExportReading:
+    """What an export asks before it opens content, and has put on record (audit.export.companions.Reading)."""
+
+    def check(self, actor: Actor, tenant_id: UUID) -> None:
+        """Raises NotFound, Forbidden."""
+        _may_read(actor, tenant_id)
+
+    def told(
+        self, actor: Actor, tenant_id: UUID, requests: Sequence[str], parts: Sequence[str], *, altered: bool = False
+    ) -> None:
+        """In transactions of their own: what was opened stays on record though the export come to nothing."""
+        outcome, reason = (Outcome.FAILURE, "content_altered") if altered else (Outcome.SUCCESS, "")
+        shown = None if altered else list(parts)
+        record_apart(*(_event(actor, tenant_id, one, outcome, reason=reason, shown=shown) for one in requests))
+
+
+def _may_read(actor: Actor, tenant: Tenant | UUID) -> None:
+    require(actor, Permission.CONTENT_READ, tenant)
+    if actor.user_id is None:
+        raise Forbidden("Content is read by a person who is logged in, not by a key or a program.")
 
 
 def _event(
     actor: Actor,
-    tenant: Tenant,
+    tenant_id: UUID,
     request_id: str,
     outcome: Outcome,
     *,
@@ -61,7 +84,7 @@ def _event(
 ) -> Event:
     return Event(
         type=EventType.CONTENT_READ,
-        tenant_id=tenant.id,
+        tenant_id=tenant_id,
         actor=actor.ref,
         outcome=outcome,
         resource=Resource("request", request_id),

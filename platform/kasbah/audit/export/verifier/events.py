@@ -9,11 +9,12 @@ import json
 import multiprocessing
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import IO, Any
 
 from kasbah.audit.export.verifier.failure import Facts, Failed
+from kasbah.audit.export.verifier.gaps import Numbers
 from kasbah.audit.export.verifier.tree import leaf_hash
 from kasbah.audit.export.verifier.views import row_of
 
@@ -21,6 +22,7 @@ LINE = 65_535  # bytes of an event
 BACKWARDS = 300  # seconds by which an event may lie before an earlier one: transactions overlap, clocks are adjusted
 MANY = 20_000  # events from which on several processes share the work
 BLOCK = 1 << 20  # bytes of events that are looked at together
+ERASING = ("content.erased",)
 OPEN = 3600  # seconds after which a request must have its outcome
 
 
@@ -36,8 +38,8 @@ DECODER = json.JSONDecoder(parse_float=_no_float, parse_constant=_no_float)
 class Part:
     """What is found in some events that follow each other; workers send it back, so it holds plain values."""
 
-    def __init__(self, number: int) -> None:
-        self.first = number
+    def __init__(self, numbers: Sequence[int]) -> None:
+        self.numbers = numbers  # their indices in the log
         self.leaves: list[bytes] = []
         self.rows = io.StringIO()  # of the view
         self.failure: tuple[str, str] | None = None
@@ -45,6 +47,8 @@ class Part:
         self.types: dict[str, int] = {}
         self.intents: dict[str, float] = {}  # event -> time
         self.answered: list[str] = []
+        self.pruned: dict[str, list[str]] = {}  # event -> ranges of events that it tells of
+        self.erasing: list[str] = []  # events that tell that content was erased
 
     def __getstate__(self) -> Facts:
         return self.__dict__ | {"rows": self.rows.getvalue()}
@@ -53,17 +57,16 @@ class Part:
         self.__dict__.update(state | {"rows": io.StringIO(state["rows"])})
 
 
-def check_part(tenant: str, number: int, lines: list[bytes]) -> Part:
-    """Look at each event by itself, in whatever process."""
-    part = Part(number)
+def check_part(tenant: str, numbers: Sequence[int], lines: list[bytes]) -> Part:
+    """Look at each event by itself, in whatever process. `numbers` are their indices."""
+    part, number = Part(numbers), -1
     rows = csv.writer(part.rows, lineterminator="\r\n")
     try:
-        for line in lines:
+        for number, line in zip(numbers, lines):  # noqa: B905 - of one length; Python 3.10
             event = _event(line, tenant, number)
             part.leaves.append(leaf_hash(line[:-1]))
             rows.writerow(row_of(number, event))
             _note(part, event, number)
-            number += 1
     except Failed as failure:
         part.failure = (failure.name, str(failure))
     except (KeyError, TypeError, AttributeError) as error:
@@ -98,6 +101,10 @@ def _note(part: Part, event: Facts, number: int) -> None:
         part.intents[event["id"]] = at
     elif "intent" in event:
         part.answered.append(event["intent"])
+    elif kind == "log.pruned":
+        part.pruned[event["id"]] = event.get("details", {}).get("ranges", [])
+    elif kind in ERASING:
+        part.erasing.append(event["id"])
 
 
 class Events:
@@ -107,39 +114,47 @@ class Events:
         self.latest = 0.0
         self.open: dict[str, float] = {}  # intents without outcome: event -> time
         self.types: dict[str, int] = {}
+        self.pruned: dict[str, list[str]] = {}
+        self.erasing: set[str] = set()
 
     def take(self, part: Part) -> None:
         """The next part."""
         if part.failure is not None:
             raise Failed(*part.failure)
         if part.earliest < self.latest - BACKWARDS:
-            raise Failed("clock_went_back", f"after event {part.first} one is older than those before")
+            raise Failed("clock_went_back", f"after event {part.numbers[0]} one is older than those before")
         self.latest = max(part.latest, self.latest)
         for kind, number in part.types.items():
             self.types[kind] = self.types.get(kind, 0) + number
+        self.know(part)
         self.open.update(part.intents)
         for intent in part.answered:
             self.open.pop(intent, None)
+
+    def know(self, part: Part) -> None:
+        """What its events tell of others that are gone."""
+        self.pruned.update(part.pruned)
+        self.erasing.update(part.erasing)
 
     def unanswered(self) -> list[str]:
         """Intents that have had time for an outcome, and have none."""
         return [event for event, at in self.open.items() if at < self.latest - OPEN]
 
 
-def check_parts(file: IO[bytes], digest: Any, manifest: Facts) -> Iterator[Part]:
+def check_parts(file: IO[bytes], digest: Any, manifest: Facts, numbers: Numbers) -> Iterator[Part]:
     """Every event of a file, in order; many are looked at by several processes at once."""
-    tenant, number = manifest["origin"].rsplit("/", 1)[-1], manifest["start"]
-    workers = min(4, os.cpu_count() or 1) if manifest["end"] - number >= MANY else 1
+    tenant = manifest["origin"].rsplit("/", 1)[-1]
+    workers = min(4, os.cpu_count() or 1) if manifest["events"] >= MANY else 1
     waiting: deque[Any] = deque()
     with multiprocessing.Pool(workers) if workers > 1 else contextlib.nullcontext() as pool:
         while lines := file.readlines(BLOCK):
             digest.update(b"".join(lines))
+            given = (tenant, numbers.take(len(lines)), lines)
             if pool is None:
-                yield check_part(tenant, number, lines)
+                yield check_part(*given)
             else:
-                waiting.append(pool.apply_async(check_part, (tenant, number, lines)))
+                waiting.append(pool.apply_async(check_part, given))
                 if len(waiting) > 2 * workers:  # no more lies in memory than the processes need to be busy
                     yield waiting.popleft().get()
-            number += len(lines)
         while waiting:
             yield waiting.popleft().get()

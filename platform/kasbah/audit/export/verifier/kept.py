@@ -14,6 +14,7 @@ from kasbah.audit.export.verifier.notes import Key, signed_by
 from kasbah.audit.export.verifier.succession import LogKeys
 from kasbah.audit.export.verifier.tree import Tree, check_consistency
 
+Head = tuple[int, bytes]  # size and root
 RECEIPT = b"kasbah-audit-receipt-v1\n"  # what the signature of a receipt is for
 
 
@@ -26,11 +27,23 @@ def check_witnesses(note: str, witnesses: list[Key], wanted: int) -> int:
     return len(names)
 
 
-def check_turns(bundle: Bundle, keys: LogKeys, size: int) -> None:
+def check_turns(bundle: Bundle, keys: LogKeys, size: int, root: bytes) -> None:
     """The log begins with what each of its keys signed last."""
-    for turn, root in keys.turns:
-        if turn <= size and root_of_first(bundle, turn, size) != root:
+    for number, (turn, turn_root) in enumerate(keys.turns):
+        if turn <= size and not has_tiles(bundle):
+            check_consistency(turn, turn_root, size, root, read_hashes(bundle, f"turns/{number:04}.txt"))
+        elif turn <= size and root_of_first(bundle, turn, size) != turn_root:
             raise Failed("history_rewritten", f"the log does not begin with the {turn} events of an earlier key")
+
+
+def has_tiles(bundle: Bundle) -> bool:
+    """Whether the whole tree is there; a selection has proofs instead."""
+    return any(name.startswith("tile/") for name in bundle.infos)
+
+
+def read_hashes(bundle: Bundle, path: str) -> list[bytes]:
+    """A consistency proof."""
+    return [base64.b64decode(line) for line in bundle.text(path).split()]
 
 
 def root_of_first(bundle: Bundle, old: int, size: int) -> bytes:
@@ -43,17 +56,41 @@ def root_of_first(bundle: Bundle, old: int, size: int) -> bytes:
     return tree.root()
 
 
-def check_previous(bundle: Bundle, keys: LogKeys, size: int, root: bytes, kept: str | None) -> None:
-    """The log begins with what was kept from an earlier export, or with the earlier checkpoint in this one."""
-    if kept is None:
-        if "checkpoint.previous" in bundle.infos:
-            proof = [base64.b64decode(line) for line in bundle.text("consistency.txt").split()]
-            check_consistency(*keys.checkpoint(bundle.text("checkpoint.previous"), "previous"), size, root, proof)
-        return
-    old, old_root = keys.checkpoint(kept, "the checkpoint that was kept")
+def read_previous(bundle: Bundle, keys: LogKeys, earlier: LogKeys, signed: Head) -> Head:
+    """(size, root) of the earlier checkpoint that the export brings and is consistent with; of no event without one.
+
+    `earlier` are the keys of what was kept, which may be before one that was revoked.
+    """
+    if "checkpoint.previous" not in bundle.infos:
+        return 0, b""
+    data = bundle.text("checkpoint.previous")
+    try:
+        found = keys.checkpoint(data, "previous")
+    except Failed:
+        if earlier is keys:
+            raise
+        found = earlier.checkpoint(data, "previous")
+    check_consistency(*found, *signed, read_hashes(bundle, "consistency.txt"))
+    return found
+
+
+def check_previous(bundle: Bundle, previous: Head, signed: Head, kept: Head) -> None:
+    """The log begins with what was kept from an earlier export. All are (size, root)."""
+    (size, root), (old, old_root) = signed, kept
     if old > size:
         raise Failed("history_rewritten", f"a log of {old} events was kept, and this one has {size}")
-    if root_of_first(bundle, old, size) != old_root:
+    if old == size:
+        found = root
+    elif has_tiles(bundle):
+        found = root_of_first(bundle, old, size)
+    elif previous[0] == old:
+        found = previous[1]
+    else:
+        raise Failed(
+            "consistency_missing",
+            f"the export proves nothing about the log of {old} events; ask for one with --since-size {old}",
+        )
+    if found != old_root:
         name = "split_view" if old == size else "history_rewritten"
         raise Failed(name, f"the log does not begin with the log of {old} events that was kept")
 

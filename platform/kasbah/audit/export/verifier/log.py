@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import json
 
 from kasbah.audit.export.verifier.archive import Bundle
 from kasbah.audit.export.verifier.events import Events, check_parts
 from kasbah.audit.export.verifier.failure import Facts, Failed
-from kasbah.audit.export.verifier.tree import Tree, leaf_hash, levels
+from kasbah.audit.export.verifier.gaps import Filler, Gap, Numbers, shown_runs
+from kasbah.audit.export.verifier.proofs import PROOFS, check_evidence, check_own
+from kasbah.audit.export.verifier.tree import Tree, leaf_hash
 from kasbah.audit.export.verifier.views import View
 
 
 def known_leaves(bundle: Bundle, manifest: Facts) -> list[bytes]:
-    """The leaf hashes that the tiles hold, for the range of the export."""
-    start, end, size = manifest["start"], manifest["end"], manifest["size"]
+    """The leaf hashes that the tiles hold, of the events that the export shows."""
     found: list[bytes] = []
-    for index in range(start // 256, (end + 255) // 256):
-        data = bundle.read(tile_name(index, min(256, size - index * 256)))
-        first = index * 256
-        rows = [data[at : at + 32] for at in range(0, len(data), 32)]
-        found += rows[max(start - first, 0) : end - first]
+    for run in shown_runs(bundle, manifest):
+        for index in range(run.start // 256, (run.stop + 255) // 256):
+            data = bundle.read(tile_name(index, min(256, manifest["size"] - index * 256)))
+            first = index * 256
+            rows = [data[at : at + 32] for at in range(0, len(data), 32)]
+            found += rows[max(run.start - first, 0) : run.stop - first]
     return found
 
 
@@ -51,24 +51,26 @@ def diagnose(given: list[bytes], wanted: list[bytes]) -> Failed:
     return Failed("events_reordered", "the events are not in the order in which they were signed")
 
 
-def read_events(bundle: Bundle, manifest: Facts, boundary: Facts) -> tuple[Events, bytes | None, str]:
-    """Every event, its leaf in the tree, its row in the view. Returns what was seen of them."""
-    before, after = ([base64.b64decode(one) for one in boundary[side]] for side in ("before", "after"))
-    start, end, size = manifest["start"], manifest["end"], manifest["size"]
+def read_events(bundle: Bundle, manifest: Facts, root: bytes) -> tuple[Events, list[Gap], str]:
+    """Every event, its leaf in the tree, its row in the view. Returns what was seen of them, what is said to be
+    pruned, and the digest of the file."""
     tree, events, view, digest = Tree(), Events(), View(bundle), hashlib.sha256()
-    for level, node in zip(levels(0, start), before, strict=False):
-        tree.add(node, level)
+    filler = Filler(bundle, manifest)
     with bundle.open("events.jsonl") as file:
-        for part in check_parts(file, digest, manifest):
+        for part in check_parts(file, digest, manifest, Numbers(bundle, manifest)):
             events.take(part)
-            view.expect(part.rows.getvalue(), f"from row {part.first}")
-            for leaf in part.leaves:
+            view.expect(part.rows.getvalue(), f"from row {part.numbers[0]}")
+            for number, leaf in zip(part.numbers, part.leaves):  # noqa: B905 - of one length; Python 3.10
+                if tree.size != number:
+                    filler.fill(tree, number)
                 tree.add(leaf)
     view.end()
-    for level, node in zip(levels(end, size), after, strict=False):
-        tree.add(node, level)
-    exact = (tree.size, len(before), len(after)) == (size, len(list(levels(0, start))), len(list(levels(end, size))))
-    return events, tree.root() if exact else None, digest.hexdigest()
+    filler.fill(tree, manifest["size"])
+    if tree.size != manifest["size"]:
+        raise Failed("root_mismatch", "there are more events than the log has")
+    if tree.root() != root:
+        raise Failed("root_mismatch", "events and tiles fit each other, and not what was signed")
+    return events, filler.pruned, digest.hexdigest()
 
 
 def leaves_given(bundle: Bundle) -> list[bytes]:
@@ -77,27 +79,75 @@ def leaves_given(bundle: Bundle) -> list[bytes]:
         return [leaf_hash(line.rstrip(b"\n")) for line in file]
 
 
-def check_log(bundle: Bundle, manifest: Facts, root: bytes) -> Events:
-    """The events are the leaves between `start` and `end` of the signed tree: none changed, added, left out."""
-    boundary = json.loads(bundle.read("range.json"))
+def check_log(bundle: Bundle, manifest: Facts, root: bytes) -> tuple[Events, list[Gap]]:
+    """The events are the leaves at their indices of the signed tree; in a range, none is changed, added, left out."""
     try:
-        events, found, digest = read_events(bundle, manifest, boundary)
-    except Failed:
-        explain(bundle, manifest)  # a changed event is what is wrong, not what the change made of it
+        events, pruned, digest = read_events(bundle, manifest, root)
+    except Failed as failure:
+        if failure.name != "filtered_export":
+            explain(bundle, manifest, root)  # a changed event is what is wrong, not what the change made of it
         raise
-    if found != root:
-        explain(bundle, manifest)
-        raise Failed("root_mismatch", "events and tiles fit each other, and not what was signed")
     if digest != manifest["files"]["events.jsonl"]["sha256"]:
         raise Failed("file_changed", "events.jsonl is not the file that was signed")
+    whole = manifest["selection"]["kind"] == "range"
+    if not whole:
+        check_proofs(bundle, manifest, root)
+    for part in check_evidence(bundle, manifest, root):
+        events.know(part)
+    check_pruned(pruned, events)
     left = events.unanswered()
-    if left:
+    if whole and left and not pruned:
         raise Failed("intent_without_outcome", f"{len(left)} requests have no outcome, the first is event {left[0]}")
-    return events
+    return events, pruned
 
 
-def explain(bundle: Bundle, manifest: Facts) -> None:
-    """Raise what is wrong with the events, where the tiles tell it."""
-    given, wanted = leaves_given(bundle), known_leaves(bundle, manifest)
-    if given != wanted:
-        raise diagnose(given, wanted)
+def check_pruned(gaps: list[Gap], events: Events) -> None:
+    """What is gone by a policy is what the log itself says is gone; all else was deleted."""
+    for gap in gaps:
+        ranges = [one.split("-") for one in events.pruned.get(gap.event, [])]
+        if not any(int(start) <= gap.start and gap.end <= int(end) for start, end in ranges):
+            raise Failed("event_missing", f"events {gap.start} to {gap.end} are gone, and nothing says by what policy")
+
+
+def check_proofs(bundle: Bundle, manifest: Facts, root: bytes) -> None:
+    """Each event of a small selection has its own proof."""
+    if manifest["events"] <= PROOFS:
+        for number, leaf in zip(shown_numbers(bundle, manifest), leaves_given(bundle)):  # noqa: B905 - the root holds
+            check_own(bundle, f"proofs/{number}.tlog-proof", number, leaf, (manifest["size"], root))
+
+
+def shown_numbers(bundle: Bundle, manifest: Facts) -> list[int]:
+    """The indices of the events that are shown."""
+    return [number for run in shown_runs(bundle, manifest) for number in run]
+
+
+def explain(bundle: Bundle, manifest: Facts, root: bytes) -> None:
+    """Raise what is wrong with the events, where the tiles tell it, or the proofs of single events."""
+    given = leaves_given(bundle)
+    if manifest["selection"]["kind"] == "range":
+        wanted = known_leaves(bundle, manifest)
+        if given != wanted:
+            raise diagnose(given, wanted)
+        return
+    numbers = shown_numbers(bundle, manifest)
+    if len(given) > len(numbers):
+        raise Failed("event_inserted", f"{len(given) - len(numbers)} events were added to the selection")
+    if len(given) < len(numbers):
+        raise Failed("event_missing", f"{len(numbers) - len(given)} events of the selection are missing")
+    if len(set(given)) < len(given):
+        raise Failed("event_duplicated", "an event is there twice")
+    if len(given) <= PROOFS:
+        wrong = [one for one in zip(numbers, given) if not proven(bundle, *one, manifest, root)]  # noqa: B905
+        if wrong and any(proven(bundle, number, wrong[0][1], manifest, root) for number, _ in wrong):
+            raise Failed("events_reordered", "the events are not in the order in which they were signed")
+        if wrong:
+            raise Failed("event_changed", f"event {wrong[0][0]} is not the one that was signed")
+
+
+def proven(bundle: Bundle, number: int, leaf: bytes, manifest: Facts, root: bytes) -> bool:
+    """Whether the export's own proof of the event `number` is one of this leaf."""
+    try:
+        check_own(bundle, f"proofs/{number}.tlog-proof", number, leaf, (manifest["size"], root))
+    except Failed:
+        return False
+    return True

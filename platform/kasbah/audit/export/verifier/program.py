@@ -12,19 +12,25 @@ wrongly. Formats: C2SP signed-note, tlog-checkpoint, tlog-cosignature, tlog-tile
 from __future__ import annotations
 
 import argparse
-import base64
 import json
-import re
 import sys
 import zipfile
 from pathlib import Path
 
 from kasbah.audit.export.verifier.archive import Bundle, check_files, open_text, read_manifest, read_successions
 from kasbah.audit.export.verifier.content import check_content
-from kasbah.audit.export.verifier.failure import Failed
-from kasbah.audit.export.verifier.kept import check_previous, check_receipts, check_turns, check_witnesses
+from kasbah.audit.export.verifier.failure import Facts, Failed
+from kasbah.audit.export.verifier.gaps import Gap
+from kasbah.audit.export.verifier.kept import (
+    check_previous,
+    check_receipts,
+    check_turns,
+    check_witnesses,
+    read_previous,
+)
 from kasbah.audit.export.verifier.log import check_log
 from kasbah.audit.export.verifier.notes import Key
+from kasbah.audit.export.verifier.proofs import read_proof
 from kasbah.audit.export.verifier.succession import LogKeys
 from kasbah.audit.export.verifier.tree import check_inclusion, leaf_hash
 
@@ -39,22 +45,23 @@ def verify_bundle(arguments: argparse.Namespace) -> list[str]:
     manifest = read_manifest(bundle, keys)
     if manifest["size"] != size or not 0 <= manifest["start"] <= manifest["end"] <= size:
         raise Failed("manifest_changed", "the manifest and the checkpoint are about different trees")
-    events = check_log(bundle, manifest, root)
+    events, pruned = check_log(bundle, manifest, root)
     check_files(bundle, manifest, skip={"events.jsonl"})
-    kept = open_text(arguments.previous) if arguments.previous else None
-    check_turns(bundle, keys, size)
+    check_turns(bundle, keys, size, root)
     earlier = LogKeys(Key(arguments.previous_key, types=(1,)), []) if arguments.previous_key else keys
-    check_previous(bundle, earlier, size, root, kept)
+    previous = read_previous(bundle, keys, earlier, (size, root))
+    if arguments.previous:
+        kept = earlier.checkpoint(open_text(arguments.previous), "the checkpoint that was kept")
+        check_previous(bundle, previous, (size, root), kept)
     check_receipts(bundle, manifest, keys, [open_text(path).strip() for path in arguments.receipt])
     witnesses = check_witnesses(note, [Key(text, types=(4,)) for text in arguments.witness], arguments.witnesses)
-    opened = check_content(bundle, manifest)
-    count = manifest["end"] - manifest["start"]
+    content = check_content(bundle, manifest, events)
     return [
         f"log        {key.name}",
         *keys.shown(),
-        f"events     {count} ({manifest['start']} to {manifest['end']} of {size}); none changed, added or left out",
+        *said_of_events(manifest, pruned),
         *(f"           {number:>9} {kind}" for kind, number in sorted(events.types.items())),
-        f"content    {opened} parts opened, each as it was committed to",
+        *content,
         f"witnesses  {witnesses} signed"
         if witnesses
         else "witnesses  UNWITNESSED: the log's own key alone vouches for it",
@@ -62,22 +69,34 @@ def verify_bundle(arguments: argparse.Namespace) -> list[str]:
     ]
 
 
+def said_of_events(manifest: Facts, pruned: list[Gap]) -> list[str]:
+    """What the export shows of the log."""
+    selection, shown = manifest["selection"], manifest["events"]
+    place = f"({manifest['start']} to {manifest['end']} of {manifest['size']})"
+    if selection["kind"] == "range":
+        lines = [f"events     {shown} {place}; none changed, added or left out"]
+    else:
+        lines = [
+            f"selection  {selection['kind']} {selection['by']}",
+            f"events     {shown} {place}; each is in the log, at its place, unchanged",
+            "           A selection does not show that no event was left out of it.",
+        ]
+    gone = sum(gap.end - gap.start for gap in pruned)
+    told = ", ".join(sorted({gap.event for gap in pruned}))
+    return (
+        [*lines, f"pruned     {gone} more were removed by a policy, as the log itself says ({told})"] if gone else lines
+    )
+
+
 def verify_proof(arguments: argparse.Namespace) -> list[str]:
     """Check a `.tlog-proof` of one event (C2SP tlog-proof)."""
     key = Key(arguments.key, types=(1,))
-    head, _, note = open_text(arguments.file).partition("\n\n")
-    lines = head.split("\n")
-    if lines[0] != "c2sp.org/tlog-proof@v1" or len(lines) < 2:
-        raise Failed("proof_invalid", "not a tlog-proof")
-    rest = lines[2:] if lines[1].startswith("extra ") else lines[1:]
-    match = re.fullmatch("index (0|[1-9][0-9]*)", rest[0])
-    if match is None:
-        raise Failed("proof_invalid", "the proof has no index")
+    index, hashes, note = read_proof(open_text(arguments.file))
     keys = LogKeys(key, [open_text(path) for path in arguments.succession])
     size, root = keys.checkpoint(note)
     leaf = leaf_hash(Path(arguments.event).read_bytes().rstrip(b"\n"))
-    check_inclusion(leaf, int(match[1]), size, root, [base64.b64decode(line) for line in rest[1:]])
-    return [f"event {match[1]} of {key.name}, a log of {size} events", *keys.shown(), "holds"]
+    check_inclusion(leaf, index, size, root, hashes)
+    return [f"event {index} of {key.name}, a log of {size} events", *keys.shown(), "holds"]
 
 
 def parser() -> argparse.ArgumentParser:
