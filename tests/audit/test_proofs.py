@@ -18,10 +18,12 @@ from kasbah.audit.log import keys, merkle, sequencer
 from kasbah.audit.log.models import Leaf, Log
 from kasbah.audit.log.note import Checkpoint, Key, Note
 from kasbah.audit.models import Intake
+from kasbah.audit.services import Event, EventType, Resource, record
 from kasbah.common import rls
+from kasbah.common.ids import uuid7
 from kasbah.identity.models import Role, Tenant
 from tests import factories
-from tests.audit.logs import run, write
+from tests.audit.logs import WHO, run, write
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -87,6 +89,26 @@ def test_an_auditor_gets_an_export(
     assert program.main([str(tmp_path / "export.zip"), "--key", key]) == 0
     assert factories.events_of(tenant)[-1]["type"] == "audit.exported"
     assert client.get(path, {"from": "yesterday"}).json()["error"]["param"] == "from"
+    person = str(uuid7())
+    for query, param in (
+        ({"person": person}, "person"),
+        ({"person": "ada"}, "person"),
+        ({"model": "m"}, "model"),
+        ({"request": "req_1", "model": "ab" * 32}, "request"),
+        ({"open": "prompt"}, "open"),
+        ({"request": "req_1", "open": "all of it"}, "open"),
+        ({"since_size": "99"}, "since_size"),
+    ):
+        refused = client.get(path, query)
+        assert (refused.status_code in (400, 404), refused.json()["error"]["param"]) == (True, param), query
+    resource = Resource("user", person)
+    with rls.tenant_scope(tenant):
+        record(Event(type=EventType.USER_CHANGED, tenant_id=tenant, actor=WHO, resource=resource))
+    run()
+    answer = client.get(path, {"person": person})
+    assert "person-" in answer["Content-Disposition"]
+    (tmp_path / "person.zip").write_bytes(answer.content)
+    assert program.main([str(tmp_path / "person.zip"), "--key", key]) == 0
     monkeypatch.setattr("kasbah.audit.export.api.MOST", 3)
     long = client.get(path)
     assert (long.status_code, long.json()["error"]["param"]) == (400, "from")

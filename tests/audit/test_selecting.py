@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import psycopg
 import pytest
 from django.core.management import CommandError, call_command
 
 from kasbah.audit.export import bundle, work
-from kasbah.audit.export.companions import companions
 from kasbah.audit.export.verifier import program
 from kasbah.audit.models import Content
-from kasbah.audit.services import Event, EventType, Model, Resource, exports, record
+from kasbah.audit.services import Event, EventType, Model, Policy, Resource, exports, record
 from kasbah.audit.services.events import ActorRef
 from kasbah.common import rls
 from kasbah.common.errors import Conflict, Forbidden, Invalid, NotFound
@@ -130,23 +130,61 @@ def test_a_model_and_one_request(tmp_path: Path, check: Callable[[bytes, UUID], 
     assert "selection  request req_0" in check(data, tenant)
 
 
-def test_a_dossier_brings_the_policy_and_the_model(
-    tmp_path: Path, check: Callable[[bytes, UUID], str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tenant = factories.tenant().id
-    inference(tenant, "k", "req_1")
+def test_a_dossier_brings_the_policy_and_the_model(tmp_path: Path, check: Callable[[bytes, UUID], str]) -> None:
+    from inference_worker.contract.manifest import FileEntry, digest_of
+    from kasbah.registry.models import Model as Family
+    from kasbah.registry.models import ModelVersion
+
+    tenant = factories.tenant()
+    policy = factories.active_policy(tenant, {"version": 1, "rules": []})
+    files = [FileEntry(path="b", sha256="b" * 64, size=1), FileEntry(path="a", sha256="a" * 64, size=2)]
+    digest, manifest = digest_of(files), msgspec.to_builtins(files)
+    family = Family.objects.create(name=factories.slug("model"), publisher="P", licence="L", family="F")
+    ModelVersion.objects.create(model=family, digest=digest, manifest=manifest, size=3)
+    with rls.tenant_scope(tenant.id):
+        decided = Policy("p", policy.version, "allow")
+        kind, model = EventType.INFERENCE_INTENT, Model("m", digest)
+        record(Event(type=kind, tenant_id=tenant.id, actor=WHO, request_id="req_1", policy=decided, model=model))
     run()
-    heard: list[str] = []
+    data = done(exports.Wanted(tenant_id=tenant.id, selection=exports.Selection(exports.REQUEST, "req_1")), tmp_path)
+    files_there = files_of(data)
+    assert json.loads(files_there[f"dossier/policy-{policy.version}.json"])["document"] == policy.document
+    assert json.loads(files_there[f"dossier/model-{digest}.json"])["publisher"] == "P"
+    assert "dossier    2 documents" in check(data, tenant.id)
+    ModelVersion.objects.filter(digest=digest).update(manifest=manifest[:1])
+    data = done(exports.Wanted(tenant_id=tenant.id, selection=exports.Selection(exports.REQUEST, "req_1")), tmp_path)
+    assert check(data, tenant.id) == "dossier_differs"
 
-    def documents(of: UUID | None, events: Any) -> Any:
-        heard.extend(one["type"] for one in events)
-        yield "policy-1.json", b"{}"
 
-    monkeypatch.setattr(companions, "documents", [*companions.documents, documents])
-    data = done(exports.Wanted(tenant_id=tenant, selection=exports.Selection(exports.REQUEST, "req_1")), tmp_path)
-    assert heard == ["inference.intent", "inference.outcome"]
-    assert files_of(data)["dossier/policy-1.json"] == b"{}"
-    assert "holds" in check(data, tenant)
+def test_the_commands_of_the_guide(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    home = factories.household()
+    row = factories.content(home.project)
+    who = factories.user()
+    factories.membership(home.tenant, who, Role.AUDITOR)
+    inference(home.tenant.id, str(home.key.id), "req_1")
+    with rls.tenant_scope(home.tenant.id):
+        record(Event(type=EventType.MEMBER_ADDED, tenant_id=home.tenant.id, actor=ActorRef("user", str(who.id), "x")))
+    with rls.platform_scope():
+        resource = Resource("model_version", "x", DIGEST)
+        record(Event(type=EventType.MODEL_REGISTERED, tenant_id=None, actor=WHO, resource=resource))
+    run()
+    text = (Path(__file__).parents[2] / "docs" / "auditor" / "audit-log.md").read_text(encoding="utf-8")
+    lines = [line.split()[1:] for line in text.splitlines() if line.startswith("    manage.py auditexport")]
+    assert len(lines) == 6
+    real = {"finance": home.tenant.slug, "ada@example.org": who.email, "grace@example.org": who.email}
+    for words in lines:
+        given = [
+            real.get(word)
+            or (row.request_id if word.startswith("req_") else DIGEST if word.startswith("3f0c") else word)
+            for word in words
+        ]
+        given[-1] = str(tmp_path / given[-1])
+        call_command(*given)
+        assert Path(given[-1]).exists()
+    with zipfile.ZipFile(tmp_path / "prompt.zip") as archive:
+        assert f"content/{row.request_id}.prompt.json" in archive.namelist()
+    with pytest.raises(CommandError, match="--open and --by belong together"):
+        call_command(*lines[0], "--open", "all")
 
 
 def opened(tenant: Any, request: str, parts: list[str]) -> exports.Wanted:
