@@ -303,6 +303,7 @@ def test_a_background_job_is_settled_from_its_last_frame(world: World, standing:
     (intent,) = events("inference.intent", world.home.tenant.id)
     (outcome,) = events("inference.outcome", world.home.tenant.id)
     assert outcome["request_id"] == intent["request_id"] == row.request_id
+    assert outcome["intent"] == intent["id"]  # else verify.py would say that the request has no outcome
     assert outcome["tokens"] == {"prompt": 1, "completion": 1, "exact": True}
     due()
     assert sweep() == {}
@@ -379,6 +380,8 @@ def test_a_job_without_owner_or_worker_ends(world: World, standing: StandIn, cla
     row = again(job)
     assert (row.state, row.error_code, row.attempt) == (state, "owner_lost", 1)
     assert standing.take() is None or not claimed
+    (intent,) = events("inference.intent", world.home.tenant.id)
+    assert [each["intent"] for each in events("inference.outcome", world.home.tenant.id)] == [intent["id"]]
     with rls.platform_scope():
         assert Usage.objects.get(pk=job.id).exact is not claimed
 

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from django.db import connection
 
-from kasbah.audit.services import ActorRef, Event, EventType, Policy, Resource, Tokens, content, record
+from kasbah.audit.services import ActorRef, Event, EventType, Policy, Resource, Tokens, content, intents, record
 from kasbah.audit.services import Outcome as AuditOutcome
 from kasbah.common import rls
 from kasbah.serving.models import JobState
@@ -45,16 +45,17 @@ def settle(jobs: Sequence[SettledJob]) -> set[UUID]:
             cursor.execute(SETTLE, settle_parameters([job.outcome for job in jobs]))
             settled = {row[0] for row in cursor.fetchall()}
         counted = [job for job in jobs if job.outcome.job_id in settled]
+        told = intents([(job.outcome.tenant_id, job.request_id) for job in counted])
         for job in counted:
-            event = outcome_event(job)
+            event = outcome_event(job, told.get(job.request_id))
             record(content.late.keep(event, job.place, job.said) if job.place and job.said else event)
         for hook in _hooks:
             hook(counted)
     return {job.outcome.job_id for job in jobs} - settled
 
 
-def outcome_event(job: SettledJob) -> Event:
-    """What the audit log keeps of how a job ended; its intent has the same request id."""
+def outcome_event(job: SettledJob, intent: UUID | None) -> Event:
+    """What the audit log keeps of how a job ended. `intent`: the event that it closes."""
     outcome = job.outcome
     policy, _, version = job.policy.rpartition("@")
     return Event(
@@ -65,6 +66,7 @@ def outcome_event(job: SettledJob) -> Event:
         resource=Resource("job", str(outcome.job_id)),
         reason=outcome.error_code,
         request_id=job.request_id,
+        intent=intent,
         policy=Policy(policy, int(version or 0), "allow"),
         site=str(job.site_id or ""),
         worker=str(outcome.worker_id or ""),

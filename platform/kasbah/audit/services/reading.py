@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -34,6 +34,16 @@ def stream(
     )
     for event in rows.iterator(chunk_size=CHUNK):
         yield bytes(event)
+
+
+def intents(requests: Collection[tuple[UUID, str]]) -> dict[str, UUID]:
+    """The events that told of these requests (tenant, request id) before they were sent off, by request id."""
+    rows = Intake.objects.filter(
+        type=EventType.INFERENCE_INTENT.value,
+        request_id__in=[request_id for _, request_id in requests],
+        tenant_id__in={tenant for tenant, _ in requests},
+    )
+    return dict(rows.values_list("request_id", "id"))
 
 
 def _first(moment: datetime) -> UUID:
