@@ -78,7 +78,7 @@ def test_a_chain_that_is_broken(log: Signed, run: Callable[..., str]) -> None:
         "of another log": [good.replace(ORIGIN, ORIGIN + "x")],
         "with a gap": [succession(log, OLD, OTHER), good],
         "backwards": [succession(log, OTHER, OLD, size=40), good],
-        "garbage": ["nothing\n"],
+        "garbage": ["nothing\nof\n1\nsense\n"],
     }
     assert {what: run(log.bundle(successions=notes)) for what, notes in broken.items()} == dict.fromkeys(
         broken, "key_succession_invalid"

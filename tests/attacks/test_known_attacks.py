@@ -106,26 +106,25 @@ def test_opened_content_that_was_swapped_or_survives(tmp_path: Path, run: Callab
     opening, value = b"k" * 32, b"the prompt"
     commitment = hmac.new(opening, value, hashlib.sha256).hexdigest()
     request = event(1, request_id="req_1", commitments={"prompt": commitment})
-    erased = event(2, type="content.erased", details={"requests": ["req_1"]})
+    told = event(2, type="content.erased")
+    log = signed(tmp_path / "log", [request, told])
+    erasure = {"event": json.loads(told)["id"], "request_id": "req_1", "part": "prompt", "reason": "ceiling"}
 
-    def opened(of: bytes) -> Callable[[dict[str, bytes]], None]:
-        document = {
-            "request_id": "req_1",
-            "bytes": base64.b64encode(of).decode(),
-            "opening": base64.b64encode(opening).decode(),
-        }
+    def opened(of: bytes, *, erased: bool = False) -> Callable[[dict[str, bytes]], None]:
+        document = {"bytes": base64.b64encode(of).decode(), "opening": base64.b64encode(opening).decode()}
 
         def put(files: dict[str, bytes]) -> None:
+            document.update(request_id="req_1", part="prompt")
             files["content/req_1.prompt.json"] = canonical.dumps(document)
+            if erased:
+                files["erasures.jsonl"] = canonical.dumps(erasure) + b"\n"
             resigned(log, files)
 
         return put
 
-    log = signed(tmp_path / "kept", [request])
     assert run(altered(log.bundle(), opened(value)), log) == ""
     assert run(altered(log.bundle(), opened(b"another")), log) == "content_mismatch"
-    log = signed(tmp_path / "erased", [request, erased])
-    assert run(altered(log.bundle(), opened(value)), log) == "content_survives_erasure"
+    assert run(altered(log.bundle(), opened(value, erased=True)), log) == "content_survives_erasure"
 
 
 def test_a_key_inside_the_export_is_not_believed(tmp_path: Path, run: Callable[[bytes, Signed], str]) -> None:
