@@ -24,15 +24,23 @@ class Archive:
     def stream(self, path: str) -> Iterator[Callable[[bytes], None]]:
         """Write one file piece by piece."""
         digest, size = hashlib.sha256(), 0
+        waiting = bytearray()
         with self._zip.open(_info(path), "w", force_zip64=True) as file:
 
-            def write(data: bytes) -> None:
+            def flush() -> None:
                 nonlocal size
-                digest.update(data)
-                size += len(data)
-                file.write(data)
+                digest.update(waiting)
+                size += len(waiting)
+                file.write(waiting)
+                waiting.clear()
+
+            def write(data: bytes) -> None:
+                waiting.extend(data)
+                if len(waiting) >= BLOCK:
+                    flush()
 
             yield write
+            flush()
         self.files[path] = {"sha256": digest.hexdigest(), "size": size}
 
     def add(self, path: str, data: bytes) -> None:

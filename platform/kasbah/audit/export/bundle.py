@@ -7,7 +7,6 @@ is checked: an export that would not verify is never finished.
 from __future__ import annotations
 
 import hashlib
-import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
@@ -15,6 +14,8 @@ from dataclasses import dataclass
 from importlib import resources
 from itertools import islice
 from typing import IO
+
+import msgspec
 
 from inference_worker.contract import canonical
 from kasbah.audit.export.archive import Archive
@@ -34,6 +35,7 @@ from kasbah.common.errors import Unavailable
 Sign = Callable[[str], Signature]
 Progress = Callable[[int, int], None]  # how much is done, of how much
 SEGMENT = 20_000  # events that are read again, at most, after an export was cut off
+_decoder = msgspec.json.Decoder(dict)
 PROOFS = 1_000  # events of a selection up to which each has a proof of its own
 
 
@@ -162,22 +164,24 @@ def _subtrees(start: int, end: int, node: Node) -> Iterator[bytes]:
 def _checked(work: Work, plan: Plan, node: Node, progress: Progress) -> Iterator[tuple[int, bytes]]:
     """Every event with its index. Raises ExportBroken, at the end, when they are not those that were signed."""
     tree, numbers, done = Tree(), plan.numbers(), 0
+    signed, events = plan.signed, plan.events
     for data in work.read():
-        number = next(numbers, plan.signed.size)
-        _fill(tree, number, node)
+        number = next(numbers, signed.size)
+        if tree.size != number:
+            _fill(tree, number, node)
         tree.add(leaf_hash(data))
         yield number, data
         done += 1
-        progress(plan.events + done, 2 * plan.events)
-    _fill(tree, plan.signed.size, node)
-    if done != plan.events or tree.root() != plan.signed.root:
+        progress(events + done, 2 * events)
+    _fill(tree, signed.size, node)
+    if done != events or tree.root() != signed.root:
         raise _broken(work)
 
 
 def _parsed(data: bytes, work: Work) -> Facts:
     try:
-        event: Facts = json.loads(data)
-    except ValueError as error:
+        event: Facts = _decoder.decode(data)
+    except msgspec.MsgspecError as error:
         raise _broken(work) from error
     return event
 
