@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from kasbah.audit.export.plan import Run
 from kasbah.audit.export.verifier import program
 from kasbah.audit.log import merkle, note
 from kasbah.audit.log.note import ED25519, Key, Note
@@ -110,6 +111,15 @@ def test_the_new_key_cannot_rewrite_what_the_old_one_signed(
     forged = signed(tmp_path / "forged", [event(0, reason="rewritten"), *log.events[1:]], NEW)
     assert run(forged.bundle(successions=[succession(log, OLD, NEW)])) == "history_rewritten"
     assert run(forged.bundle(), NEW) == ""  # the negative control
+
+
+def test_a_selection_proves_it_without_the_tree(log: Signed, run: Callable[..., str], tmp_path: Path) -> None:
+    few = {"selection": {"kind": "person", "by": "u1"}, "runs": [Run(2, 5), Run(40, 41)]}
+    change = [succession(log, OLD, NEW)]
+    assert run(log.written(log.plan(**few), successions=change)) == ""
+    forged = signed(tmp_path / "forged", [event(0, reason="rewritten"), *log.events[1:]], NEW)
+    assert run(forged.written(forged.plan(**few), successions=change)) == "history_rewritten"
+    assert run(forged.written(forged.plan(**few)), NEW) == ""  # the negative control
 
 
 def test_the_manifest_is_by_the_newest_key(log: Signed, run: Callable[..., str], tmp_path: Path) -> None:

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from kasbah.audit.export.plan import Run
 from kasbah.audit.export.verifier import program
 from tests.attacks.test_selections import resigned
-from tests.audit.bundles import Signed, event, signed
+from tests.audit.bundles import ORIGIN, Signed, event, signed
 
 KEY, SAID = b"k" * 32, b"What is it?"
 ERASER = json.loads(event(3))["id"]
@@ -131,3 +132,26 @@ def test_the_manifest_says_what_was_to_be_opened(check: Callable[[bytes], str], 
 
     assert check(bundle(log, {})) == "content_missing"
     assert check(resigned(log, bundle(log, {}), ask_for_nothing)).endswith("holds\n")
+
+
+def test_events_of_the_installations_log_are_in_it(check: Callable[[bytes], str], log: Signed, tmp_path: Path) -> None:
+    from kasbah.audit.log import merkle, note
+    from kasbah.audit.log.tiles import TileFolder, TileTree
+
+    origin = ORIGIN.rsplit("/", 1)[0] + "/system"
+    approved, other = b'{"type":"model.approved"}', b'{"type":"model.rejected"}'
+    TileFolder(tmp_path / "system").extend(0, [merkle.leaf_hash(one) for one in (approved, other)])
+    tree = TileTree(2, TileFolder(tmp_path / "system").read)
+    text = note.Checkpoint(origin, 2, merkle.range_root(0, 2, tree.node)).text()
+
+    def bundled(private: Any, data: bytes = approved, index: int = 0) -> bytes:
+        key = note.Key(origin, note.ED25519, private.public_key().public_bytes_raw())
+        signed_note = note.Note(text, (note.sign(text, key, private.sign),))
+        proof = note.tlog_proof(index, merkle.inclusion_proof(0, 2, tree.node), str(signed_note)).encode()
+        files = {"dossier/system/0.json": data, "dossier/system/0.tlog-proof": proof}
+        return bundle(log, {PROMPT: opened(), **files})
+
+    assert "1 events of the installation's log" in check(bundled(log.private))
+    assert check(bundled(log.private, other)) == "proof_invalid"
+    assert check(bundled(log.private, index=1)) == "proof_invalid"
+    assert check(bundled(Ed25519PrivateKey.generate())) == "unknown_key"

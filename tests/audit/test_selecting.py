@@ -29,6 +29,7 @@ from kasbah.common.ids import uuid7
 from kasbah.identity.models import Role
 from kasbah.identity.services import create_api_key
 from tests import factories
+from tests.audit.bundles import altered
 from tests.audit.logs import WHO, run, write
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -141,19 +142,31 @@ def test_a_dossier_brings_the_policy_and_the_model(tmp_path: Path, check: Callab
     digest, manifest = digest_of(files), msgspec.to_builtins(files)
     family = Family.objects.create(name=factories.slug("model"), publisher="P", licence="L", family="F")
     ModelVersion.objects.create(model=family, digest=digest, manifest=manifest, size=3)
+    with rls.platform_scope():
+        for kind, of in ((EventType.MODEL_REGISTERED, digest), (EventType.MODEL_APPROVED, "another")):
+            record(Event(type=kind, tenant_id=None, actor=WHO, resource=Resource("model_version", "x", of)))
     with rls.tenant_scope(tenant.id):
         decided = Policy("p", policy.version, "allow")
         kind, model = EventType.INFERENCE_INTENT, Model("m", digest)
         record(Event(type=kind, tenant_id=tenant.id, actor=WHO, request_id="req_1", policy=decided, model=model))
     run()
-    data = done(exports.Wanted(tenant_id=tenant.id, selection=exports.Selection(exports.REQUEST, "req_1")), tmp_path)
+    wanted = exports.Wanted(tenant_id=tenant.id, selection=exports.Selection(exports.REQUEST, "req_1"))
+    data = done(wanted, tmp_path)
     files_there = files_of(data)
     assert json.loads(files_there[f"dossier/policy-{policy.version}.json"])["document"] == policy.document
     assert json.loads(files_there[f"dossier/model-{digest}.json"])["publisher"] == "P"
-    assert "dossier    2 documents" in check(data, tenant.id)
+    said = check(data, tenant.id)
+    assert "dossier    2 documents" in said
+    assert "1 events of the installation's log about the model" in said
+    run()  # the installation's log goes on, and the documents stay the same
+    again = files_of(done(wanted, tmp_path))
+    assert {name: again[name] for name in again if "dossier" in name} == {
+        name: files_there[name] for name in files_there if "dossier" in name
+    }
+    forged = altered(data, lambda files: files.update({"dossier/system/1.json": files["dossier/system/0.json"]}))
+    assert check(forged, tenant.id) == "file_unknown"
     ModelVersion.objects.filter(digest=digest).update(manifest=manifest[:1])
-    data = done(exports.Wanted(tenant_id=tenant.id, selection=exports.Selection(exports.REQUEST, "req_1")), tmp_path)
-    assert check(data, tenant.id) == "dossier_differs"
+    assert check(done(wanted, tmp_path), tenant.id) == "dossier_differs"
 
 
 def test_the_commands_of_the_guide(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,7 +20,7 @@ def connect() -> None:
 
     companions.reading = ExportReading()
     companions.keys_of = _keys_of
-    companions.documents[:] = [_receipts, _policies, _models]
+    companions.documents[:] = [_receipts, _policies, _models, _approvals]
 
 
 def _keys_of(tenant_id: UUID, person: UUID) -> Iterable[str]:
@@ -77,6 +77,27 @@ def _models(_tenant_id: UUID | None, events: Sequence[Facts]) -> Iterator[tuple[
                 "approved_by": str(version.approved_by_id or ""),
             }
             yield f"model-{digest}.json", canonical.dumps(said)
+
+
+def _approvals(_tenant_id: UUID | None, events: Sequence[Facts]) -> Iterator[tuple[str, bytes]]:
+    """The events that tell who brought the model in and who approved it, out of the installation's log, with proofs."""
+    from kasbah.audit.models import Intake
+    from kasbah.audit.services import EventType
+    from kasbah.audit.services.exports import first_inclusion
+    from kasbah.common import rls
+
+    digests = set(_each(events, lambda event: event.get("model", {}).get("digest")))
+    with rls.platform_scope():
+        rows = Intake.objects.filter(
+            tenant_id=None, type__in=[EventType.MODEL_REGISTERED.value, EventType.MODEL_APPROVED.value]
+        ).order_by("id")
+        for row in rows if digests else ():
+            data = bytes(row.event)
+            if msgspec.json.decode(data)["resource"]["digest"] not in digests:
+                continue
+            if (proof := first_inclusion(None, row.pk)) is not None:
+                yield f"system/{proof.index}.json", data
+                yield f"system/{proof.index}.tlog-proof", proof.text().encode()
 
 
 def _each(events: Sequence[Facts], value: Any) -> list[Any]:

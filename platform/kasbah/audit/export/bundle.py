@@ -137,8 +137,9 @@ def _successions(archive: Archive, plan: Plan, source: Source) -> None:
     size = plan.signed.size
     for number, handed_over in enumerate(source.successions):
         archive.add(f"keys/{number:04}.note", handed_over.encode())
-        turn = int(handed_over.split("\n")[2])
-        if not plan.whole and turn <= size:
+        if plan.whole:
+            continue
+        if (turn := int(handed_over.split("\n")[2])) <= size:
             lines = lines_of(consistency_proof(turn, size, source.node))
             archive.add(f"turns/{number:04}.txt", "".join(f"{line}\n" for line in lines).encode())
 

@@ -82,6 +82,24 @@ def inclusion(tenant_id: UUID | None, event_id: UUID) -> Inclusion:
     return Inclusion(event_id, leaf.index, bytes(leaf.hash), tuple(hashes), newest.note)
 
 
+def first_inclusion(tenant_id: UUID | None, event_id: UUID) -> Inclusion | None:
+    """The proof under the first checkpoint that holds the event, so that it is always the same; None: it has no place
+    yet. A checkpoint of a key that was revoked proves nothing. Raises Unavailable."""
+    leaf = Leaf.objects.filter(tenant_id=tenant_id, event_id=event_id).select_related("log").first()
+    if leaf is None:
+        return None
+    revoked = leaf.log.successions.filter(note="").order_by("-created_at", "-id").first()
+    after = max(leaf.index, revoked.size if revoked else 0)
+    signed = leaf.log.proven().filter(size__gt=after).select_related("log").order_by("size").first()
+    if signed is None:
+        return None
+    try:
+        hashes = merkle.inclusion_proof(leaf.index, signed.size, _tree(signed).node)
+    except TileMissing as error:
+        raise _unreadable(error) from error
+    return Inclusion(event_id, leaf.index, bytes(leaf.hash), tuple(hashes), signed.note)
+
+
 def consistency(tenant_id: UUID | None, old: int, size: int) -> tuple[bytes, ...]:
     """What shows that the log of `size` begins with that of `old`. Raises Invalid, Unavailable."""
     newest = _newest(tenant_id)

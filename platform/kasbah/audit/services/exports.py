@@ -6,6 +6,7 @@ from kasbah.audit.export.exporting import PARTS, Choice, Exported, Wanted, begin
 from kasbah.audit.export.selection import MODEL, PERSON, REQUEST, Selection
 from kasbah.audit.export.work import Work
 from kasbah.audit.log.keys import log_key
+from kasbah.audit.log.proofs import first_inclusion
 
 __all__ = [
     "MODEL",
@@ -22,5 +23,6 @@ __all__ = [
     "choose",
     "companions",
     "export",
+    "first_inclusion",
     "log_key",
 ]

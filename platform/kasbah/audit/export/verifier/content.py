@@ -8,7 +8,7 @@ import hmac
 import json
 
 from kasbah.audit.export.verifier.archive import Bundle
-from kasbah.audit.export.verifier.events import ENCODER, Events
+from kasbah.audit.export.verifier.events import Events
 from kasbah.audit.export.verifier.failure import Facts, Failed
 
 
@@ -48,26 +48,6 @@ def check_opened(bundle: Bundle, name: str, committed: dict[str, str], erased: s
         made = hmac.new(key, base64.b64decode(opened["bytes"]), hashlib.sha256).hexdigest()
         if made != committed[name]:
             raise Failed("content_mismatch", f"{name} is not what was committed to")
-
-
-def check_dossier(bundle: Bundle) -> int:
-    """The documents of a dossier that a digest names are the ones that it names. Returns how many there are."""
-    names = [name for name in sorted(bundle.infos) if name.startswith("dossier/")]
-    for name in names:
-        said = json.loads(bundle.read(name))
-        if name.startswith("dossier/model-"):
-            made = digest_of(sorted(said["manifest"], key=lambda one: one["path"]))
-            right = name == f"dossier/model-{made}.json"
-        else:
-            right = not name.startswith("dossier/policy-") or digest_of(said["document"]) == said["digest"]
-        if not right:
-            raise Failed("dossier_differs", f"{name} is not what its digest names")
-    return len(names)
-
-
-def digest_of(value: object) -> str:
-    """SHA-256 of the canonical form."""
-    return hashlib.sha256(ENCODER.encode(value).encode()).hexdigest()
 
 
 def read_commitments(bundle: Bundle) -> dict[str, str]:

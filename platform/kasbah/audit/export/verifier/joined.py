@@ -26,6 +26,7 @@ PARTS = (
     "proofs",
     "log",
     "content",
+    "dossier",
     "kept",
     "program",
 )

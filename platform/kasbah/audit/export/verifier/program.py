@@ -18,7 +18,8 @@ import zipfile
 from pathlib import Path
 
 from kasbah.audit.export.verifier.archive import Bundle, check_files, open_text, read_manifest, read_successions
-from kasbah.audit.export.verifier.content import check_content, check_dossier
+from kasbah.audit.export.verifier.content import check_content
+from kasbah.audit.export.verifier.dossier import check_dossier
 from kasbah.audit.export.verifier.failure import Facts, Failed
 from kasbah.audit.export.verifier.gaps import Gap
 from kasbah.audit.export.verifier.kept import (
@@ -56,8 +57,7 @@ def verify_bundle(arguments: argparse.Namespace) -> list[str]:
     check_receipts(bundle, manifest, keys, [open_text(path).strip() for path in arguments.receipt])
     witnesses = check_witnesses(note, [Key(text, types=(4,)) for text in arguments.witness], arguments.witnesses)
     content = check_content(bundle, manifest, events)
-    if documents := check_dossier(bundle):
-        content.append(f"dossier    {documents} documents")
+    content += check_dossier(bundle, keys)
     return [
         f"log        {key.name}",
         *keys.shown(),
