@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import errno
-import io
 import json
-import random
 import zipfile
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -18,57 +14,26 @@ import psycopg
 import pytest
 from django.core.management import CommandError, call_command
 
-from kasbah.audit.export import bundle, work
-from kasbah.audit.export.verifier import program
 from kasbah.audit.models import Content
 from kasbah.audit.services import Event, EventType, Model, Policy, Resource, exports, record
 from kasbah.audit.services.events import ActorRef
 from kasbah.common import rls
-from kasbah.common.errors import Conflict, Forbidden, Invalid, NotFound
+from kasbah.common.errors import Forbidden, Invalid, NotFound, Unavailable
 from kasbah.common.ids import uuid7
 from kasbah.identity.models import Role
 from kasbah.identity.services import create_api_key
 from tests import factories
 from tests.audit.bundles import altered
 from tests.audit.logs import WHO, run, write
+from tests.audit.made import check, done, files_of
 
+__all__ = ["check"]  # a fixture
 pytestmark = pytest.mark.django_db(transaction=True)
 DIGEST = "ab" * 32
 
 
-def done(wanted: exports.Wanted, folder: Path, actor: Any = factories.SYSTEM) -> bytes:
-    """The bytes of an export."""
-    file = io.BytesIO()
-    assert wanted.tenant_id is not None
-    with rls.tenant_scope(wanted.tenant_id):
-        begun, choice, _ = exports.begin(folder / "work", wanted, actor)
-        with closing(begun):
-            exports.export(file, begun, choice, actor)
-            begun.remove()
-    return file.getvalue()
-
-
-def files_of(data: bytes) -> dict[str, bytes]:
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        return {name: archive.read(name) for name in archive.namelist()}
-
-
 def shown(data: bytes) -> list[dict[str, Any]]:
     return [json.loads(line) for line in files_of(data)["events.jsonl"].splitlines()]
-
-
-@pytest.fixture
-def check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[[bytes, UUID], str]:
-    """What verify.py says, or the name of what fails."""
-
-    def verified(data: bytes, tenant: UUID) -> str:
-        (tmp_path / "checked.zip").write_bytes(data)
-        key = exports.log_key(f"test/audit/{tenant}").vkey()
-        status = program.main([str(tmp_path / "checked.zip"), "--key", key])
-        said = capsys.readouterr()
-        return said.out if status == 0 else said.err.partition(":")[0]
-
-    return verified
 
 
 def inference(tenant: UUID, key: str, request: str, digest: str = DIGEST) -> None:
@@ -236,6 +201,60 @@ def test_one_field_is_disclosed_and_on_record(tmp_path: Path, check: Callable[[b
     ]
 
 
+def test_a_persons_content(tmp_path: Path, check: Callable[[bytes, UUID], str]) -> None:
+    home = factories.household()
+    who = auditor(home.tenant)
+    inference(home.tenant.id, str(home.admin.pk), "req_mine")  # as the person himself
+    inference(home.tenant.id, str(home.key.pk), "req_other")
+    for request in ("req_mine", "req_other"):
+        factories.content(home.project, request_id=request)
+    run()
+    selection = exports.Selection(exports.PERSON, str(home.admin.pk))
+    wanted = exports.Wanted(tenant_id=home.tenant.id, selection=selection, opened=["prompt", "answer"])
+    data = done(wanted, tmp_path, who)
+    assert [name for name in files_of(data) if "content/req" in name] == ["content/req_mine.prompt.json"]
+    assert "content    1 parts opened" in check(data, home.tenant.id)
+
+
+def test_what_was_pruned_is_declared_with_its_event(
+    tmp_path: Path, check: Callable[[bytes, UUID], str], superuser: psycopg.Connection[Any]
+) -> None:
+    tenant = factories.tenant().id
+    events = write(tenant, 8)
+    run()
+    early = exports.Wanted(tenant_id=tenant)
+    told = Event(type=EventType.AUDIT_READ, tenant_id=tenant, actor=WHO, details={"ranges": ["2-5"]})
+    data = told.encoded.replace(b'"audit.read"', b'"log.pruned"')
+    execute: Any = superuser.execute
+    execute("ALTER TABLE audit_intake DISABLE TRIGGER audit_intake_insert_only")
+    execute("DELETE FROM audit_intake WHERE id = ANY(%s)", [events[2:5]])
+    execute("ALTER TABLE audit_intake ENABLE ALWAYS TRIGGER audit_intake_insert_only")
+    with pytest.raises(exports.ExportBroken):
+        done(early, tmp_path)  # deleted: nothing says so
+    execute(
+        'INSERT INTO audit_pruned (id, tenant_id, log_id, start, "end", event_id)'
+        " SELECT gen_random_uuid(), tenant_id, id, 2, 5, %s FROM audit_log WHERE tenant_id = %s",
+        [told.id, tenant],
+    )
+    execute(
+        "INSERT INTO audit_intake (id, tenant_id, type, request_id, event) VALUES (%s, %s, 'log.pruned', '', %s)",
+        [told.id, tenant, data],
+    )
+    with pytest.raises(Unavailable, match="pruned a moment ago"):
+        done(early, tmp_path)  # the log does not tell of it yet
+    run()
+    assert "pruned     3 more were removed by a policy" in check(done(early, tmp_path), tenant)
+    some = exports.Wanted(tenant_id=tenant, selection=exports.Selection(exports.REQUEST, "req_1"))
+    inference(tenant, "k", "req_1")
+    run()
+    data = done(some, tmp_path)
+    assert sorted(name for name in files_of(data) if name.startswith("evidence/")) == [
+        "evidence/8.json",
+        "evidence/8.tlog-proof",
+    ]
+    assert "pruned     3 more were removed by a policy" in check(data, tenant)
+
+
 def test_content_that_is_erased_missing_or_moved(
     tmp_path: Path, check: Callable[[bytes, UUID], str], superuser: psycopg.Connection[Any]
 ) -> None:
@@ -280,159 +299,3 @@ def test_holds_are_told_without_words_of_people(tmp_path: Path) -> None:
     holds = json.loads(files_of(done(exports.Wanted(tenant_id=home.tenant.id), tmp_path))["holds.json"])
     assert [hold["request"] for hold in holds] == [row.request_id]
     assert not {"reason", "reference"} & set(holds[0])
-
-
-class Cut(Exception):
-    """The process ends here."""
-
-
-def test_what_was_cut_off_goes_on_and_gives_the_same_bytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, check: Callable[[bytes, UUID], str]
-) -> None:
-    monkeypatch.setattr(bundle, "SEGMENT", 40)
-    tenant = factories.tenant().id
-    write(tenant, 210)
-    run()
-    wanted = exports.Wanted(tenant_id=tenant)
-    whole = done(wanted, tmp_path)
-    write(tenant, 5)
-    run()  # the log goes on meanwhile
-    random.seed(7)
-    for stop in sorted(random.sample(range(6, 210 + 6), 8)):
-        file = io.BytesIO()
-
-        def cut(at: int, of: int, stop: int = stop) -> None:
-            if at >= stop * 2:
-                raise Cut
-
-        with rls.tenant_scope(tenant):
-            begun, choice, _ = exports.begin(tmp_path / "cut", wanted, factories.SYSTEM)
-            with closing(begun), pytest.raises(Cut):
-                exports.export(file, begun, choice, factories.SYSTEM, cut)
-    assert sum(1 for _ in (tmp_path / "cut").glob("events.*")) == 6
-    with rls.tenant_scope(tenant):
-        begun, choice, same = exports.begin(tmp_path / "cut", wanted, factories.SYSTEM)
-        with closing(begun):
-            assert (same, begun.events) == (True, 216)
-            file = io.BytesIO()
-            read: list[int] = []
-            exports.export(file, begun, choice, factories.SYSTEM, lambda at, _: read.append(at))
-    assert read[0] == 217  # nothing was read from the database again
-    assert file.getvalue() == done(wanted, tmp_path)
-    assert file.getvalue() != whole
-    assert "events     216" in check(file.getvalue(), tenant)
-
-
-def test_an_export_goes_on_under_the_checkpoint_it_was_begun_with(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(bundle, "SEGMENT", 40)
-    tenant = factories.tenant().id
-    write(tenant, 100)
-    run()
-    wanted = exports.Wanted(tenant_id=tenant)
-    whole = done(wanted, tmp_path)
-
-    def cut(at: int, _of: int) -> None:
-        if at >= 80:
-            raise Cut
-
-    with rls.tenant_scope(tenant):
-        begun, choice, _ = exports.begin(tmp_path / "cut", wanted, factories.SYSTEM)
-        with closing(begun), pytest.raises(Cut):
-            exports.export(io.BytesIO(), begun, choice, factories.SYSTEM, cut)
-    write(tenant, 30)
-    run()
-    with rls.tenant_scope(tenant):
-        begun, choice, same = exports.begin(tmp_path / "cut", wanted, factories.SYSTEM)
-        with closing(begun):
-            assert (same, begun.events) == (True, 80)
-            with pytest.raises(Conflict, match="Another export writes"):
-                exports.begin(tmp_path / "cut", wanted, factories.SYSTEM)
-            exports.export(file := io.BytesIO(), begun, choice, factories.SYSTEM)
-        assert file.getvalue() == whole
-        until = exports.Wanted(tenant_id=tenant, until=choice.as_of.replace(year=2100))
-        begun, _, same = exports.begin(tmp_path / "cut", until, factories.SYSTEM)
-        begun.close()
-        assert same  # the same events under the same checkpoint
-        other = exports.Wanted(tenant_id=tenant, until=choice.as_of.replace(year=2000))
-        begun, _, same = exports.begin(tmp_path / "cut", other, factories.SYSTEM)
-        begun.close()
-        assert (same, begun.events) == (False, 0)
-        assert not list((tmp_path / "cut").glob("events.*"))
-
-
-class Full(io.BytesIO):
-    """A disk with room for so many bytes."""
-
-    def write(self, data: Any) -> int:
-        if self.tell() + len(data) > 3_000:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return super().write(data)
-
-    def fileno(self) -> int:
-        return 1
-
-
-def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(bundle, "SEGMENT", 20)
-    tenant = factories.tenant()
-    write(tenant.id, 60)
-    run()
-    command = ["auditexport", "--tenant", tenant.slug, "--output", str(tmp_path / "full.zip")]
-    real = work.Work.open
-    with monkeypatch.context() as full:
-        full.setattr(work.Work, "open", lambda self, path: Full() if path.name == "events.000002" else real(self, path))
-        with pytest.raises(CommandError, match=r"No space left on device.*same command again"):
-            call_command(*command)
-    assert not (tmp_path / "full.zip").exists()
-    call_command(*command)
-    assert "Going on after 40 of 60 events" in capsys.readouterr().err
-    call_command("auditexport", "--tenant", tenant.slug, "--output", str(tmp_path / "again.zip"))
-    assert (tmp_path / "again.zip").read_bytes() == (tmp_path / "full.zip").read_bytes()
-    assert not (tmp_path / "full.zip.part").exists()
-
-
-def test_a_segment_that_was_changed_is_not_believed(tmp_path: Path) -> None:
-    tenant = factories.tenant().id
-    write(tenant, 10)
-    run()
-    with rls.tenant_scope(tenant):
-        begun, choice, _ = exports.begin(tmp_path / "cut", exports.Wanted(tenant_id=tenant), factories.SYSTEM)
-        with closing(begun):
-            begun.add([b"forged"])
-            assert choice.plan.events == 10
-            with pytest.raises(exports.ExportBroken):
-                exports.export(io.BytesIO(), begun, choice, factories.SYSTEM)
-            begun.begin(choice.plan.digest(), str(choice.plan.checkpoint))
-            exports.export(io.BytesIO(), begun, choice, factories.SYSTEM)
-            (begun.folder / "events.000000").write_bytes(b"x\n")
-            with pytest.raises(work.Damaged):
-                exports.export(io.BytesIO(), begun, choice, factories.SYSTEM)
-
-
-def test_an_earlier_checkpoint_comes_with_the_export(tmp_path: Path, check: Callable[[bytes, UUID], str]) -> None:
-    tenant = factories.tenant().id
-    for count in (4, 3, 2):
-        write(tenant, count)
-        run()
-    wanted = exports.Wanted(tenant_id=tenant)
-
-    def previous(data: bytes) -> int:
-        return int(files_of(data)["checkpoint.previous"].split(b"\n")[1])
-
-    first = done(wanted, tmp_path)
-    assert previous(first) == 7  # the one before
-    assert "holds" in check(first, tenant)
-    write(tenant, 5)
-    run()
-    write(tenant, 5)
-    run()
-    later = done(wanted, tmp_path)
-    assert previous(later) == 9  # that of the last export
-    assert "holds" in check(later, tenant)
-    assert previous(done(exports.Wanted(tenant_id=tenant, since_size=4), tmp_path)) == 4
-    with pytest.raises(Invalid) as refused:
-        done(exports.Wanted(tenant_id=tenant, since_size=5), tmp_path)
-    assert refused.value.param == "since_size"
-    assert "4" in refused.value.message

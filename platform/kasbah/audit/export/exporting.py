@@ -49,7 +49,8 @@ LAST_EXPORT = """
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
     """What somebody asks for. `opened` names the parts of requests (audit.models.Part) whose content is to be opened;
-    `since_size`: with the checkpoint of that size the log is to be shown to be consistent."""
+    `since_size`: with the checkpoint of that size the log is to be shown to be consistent. `most`: events that are not
+    too many."""
 
     tenant_id: UUID | None
     since: datetime | None = None
@@ -57,6 +58,7 @@ class Wanted:
     selection: Selection = field(default_factory=Selection)
     opened: Sequence[str] = ()
     since_size: int | None = None
+    most: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,16 +230,33 @@ def _shown(
     """What the selection takes of the range, and the requests that it is about."""
     selection = wanted.selection
     if selection.kind == RANGE:
-        return kept(start, end, pruned), ()
+        found = kept(start, end, pruned)
+        _check_most(sum(run.end - run.start for run in found), wanted)
+        return found, ()
     own: Iterable[str] = ()
     if selection.kind == PERSON and wanted.tenant_id is not None:
         own = companions.keys_of(wanted.tenant_id, UUID(selection.by))
     chosen = Chosen(selection, own)
     wants = (index for index, event in _scan(log, end, selection.needle) if chosen.wants(event) and index >= start)
-    runs = joined(wants)
+    runs = joined(_at_most(wants, wanted))
     if not runs:
         raise NotFound(f"No event of the log is about this {selection.kind}.", param=selection.kind)
     return runs, sorted(chosen.requests)
+
+
+def _at_most(numbers: Iterable[int], wanted: Wanted) -> Iterator[int]:
+    for count, number in enumerate(numbers, 1):
+        _check_most(count, wanted)
+        yield number
+
+
+def _check_most(events: int, wanted: Wanted) -> None:
+    if wanted.most is not None and events > wanted.most:
+        raise Invalid(
+            f"These are more than {wanted.most} events, the most that one answer has: ask for a shorter period, or have"
+            " an operator run: manage.py auditexport",
+            param="from",
+        )
 
 
 def _scan(log: Log, end: int, needle: bytes) -> Iterator[tuple[int, bytes]]:

@@ -102,6 +102,10 @@ class Work:
         """The archive that is being put together, empty."""
         return self.open(self.folder / ARCHIVE)
 
+    def drop_archive(self) -> None:
+        """Remove what was put together: it may hold opened content, and takes room that others want."""
+        (self.folder / ARCHIVE).unlink(missing_ok=True)
+
     def finish(self, target: Path) -> None:
         """Move the archive to where it was wanted, and remove the folder."""
         (self.folder / ARCHIVE).replace(target)

@@ -133,6 +133,9 @@ def _export(output: Path, wanted: exports.Wanted, actor: Actor) -> exports.Expor
             except exports.ExportBroken:
                 work.remove()
                 raise
+            except BaseException:
+                work.drop_archive()
+                raise
             work.finish(output)
     return done
 
