@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -29,11 +30,17 @@ class Reporter:
 
     def __init__(self, store: Store, identity: Identity, fleet: Fleet, hardware: dict[str, Any]) -> None:
         self.state = "active"
+        self.answered = 0
         self.refused = 0
         self.stale = 0
         self._store, self._identity, self._fleet, self._hardware = store, identity, fleet, hardware
         self._sequence = 0
+        self._start = os.urandom(8).hex()
         self._under_way: set[asyncio.Task[None]] = set()
+
+    def count_answer(self) -> None:
+        """A job that was answered to its end; the control plane must have it on record."""
+        self.answered += 1
 
     def count_stale(self) -> None:
         """A write that the fence refused."""
@@ -91,6 +98,8 @@ class Reporter:
             served=self._fleet.served(),
             hardware=self._hardware,
             engine=self._fleet.version,
+            start=self._start,
+            answered=self.answered,
             refused=self.refused,
             stale=self.stale,
             egress_refused=sum(each.count for each in refused),

@@ -74,7 +74,7 @@ class Worker:
         self._reporter = Reporter(self._store, identity, self._fleet, machine)
         self._assignments = Assignments(self._store, identity, state, self._follow)
         self._keys = KeyRing(self._store, identity, state, rotate=settings.rotate_key)
-        site = Site(self._store, identity, self._reporter.count_stale)
+        site = Site(self._store, identity, self._reporter.count_stale, self._reporter.count_answer)
         gate = Gate(identity, self._loaded, lambda: self._assignments.fresh)
         intake = Intake(gate, self._fleet, self._leases, site, self._reporter.refuse)
         self._carrier = Carrier(settings.broker, intake.take, asyncio.get_running_loop(), settings.carrier)

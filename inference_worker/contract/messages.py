@@ -161,6 +161,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     served: list[Served]
     hardware: dict[str, Any]  # canonical JSON: cpu, cores, memory_bytes, gpus [{name, memory_bytes}]
     engine: str
+    start: str = ""  # names this start of the worker; what follows counts from it
+    answered: int = 0  # jobs whose whole answer the site's store took
     refused: int = 0  # jobs refused since start
     stale: int = 0  # writes that the fence refused since start
     egress_refused: int = 0  # connections that were not on a list, since start

@@ -59,11 +59,13 @@ class Stopped(Exception):
 
 
 class Site(msgspec.Struct, frozen=True):
-    """What all jobs of a worker share; `count_stale` is told of each write that the fence refused."""
+    """What all jobs of a worker share; `count_stale` is told of each write that the fence refused, `count_answer` of
+    each answer that the store took whole."""
 
     store: Store
     identity: Identity
     count_stale: Callable[[], None]
+    count_answer: Callable[[], None]
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -258,6 +260,8 @@ class Job:
                     self._pending[-1] = self._done(last.usage, cancelled=True)
                 self._writing = asyncio.create_task(self._write())
             await asyncio.shield(self._writing)
+        if not self._pending and isinstance(last, Done) and self._stopped not in (Stop.CANCELLED, *GONE):
+            self._site.count_answer()
 
     # Last frames
 

@@ -60,6 +60,7 @@ PLATFORM = {
     "serving/housekeeping/enrol.py": "workers belong to no tenant",
     "serving/housekeeping/identities.py": "workers belong to no tenant",
     "serving/housekeeping/offering.py": "offers jobs of many tenants again",
+    "serving/housekeeping/reconcile.py": "workers belong to no tenant",
     "serving/housekeeping/reports.py": "workers belong to no tenant",
     "serving/housekeeping/said.py": "looks up what is kept of requests of many tenants",
     "serving/housekeeping/sites.py": "sites belong to no tenant",

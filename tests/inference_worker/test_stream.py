@@ -154,6 +154,26 @@ def test_a_raised_attempt_fences_the_old_one_off(serving: Serving) -> None:
     wait_for(lambda: stale(serving) > before, 3)
 
 
+def test_whole_answers_are_counted_and_no_others(serving: Serving) -> None:
+    before, start = answered(serving)
+    assert len(start) == 16
+    for _ in range(2):
+        serving.ask(chat("[[tokens=3]]"))
+    wait_for(lambda: answered(serving) == (before + 2, start), 5)
+    cancelled = serving.control.submit(serving.deployment, chat("[[tokens=1000 delay=0.02 tag=w1 ]] x"))
+    wait_for(lambda: len(serving.control.arrived(cancelled)) > 3)
+    serving.control.cancel(cancelled)
+    serving.control.frames(cancelled)
+    serving.ask(chat("[[tokens=3]]"))
+    wait_for(lambda: answered(serving)[0] > before + 2, 5)
+    assert answered(serving) == (before + 3, start)
+
+
+def answered(serving: Serving) -> tuple[int, str]:
+    report = serving.worker.report()
+    return (report.answered, report.start) if report else (-1, "")
+
+
 def stale(serving: Serving) -> int:
     report = serving.worker.report()
     return report.stale if report else 0

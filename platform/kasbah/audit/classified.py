@@ -127,6 +127,7 @@ AUDITED: Mapping[str, frozenset[E]] = {
         ("command auditlog", E.LOG_TRUSTED, E.LOG_KEY_ROTATED),
         ("command auditexport", E.AUDIT_EXPORTED),
         ("task serving.sweep_jobs", E.INFERENCE_OUTCOME),
+        ("task serving.reconcile", E.LOG_RECONCILED),
         ("task residency.retain", E.CONTENT_ERASED),
         ("command retention", E.CONTENT_ERASED),
         ("command legalholds", E.HOLD_PLACED, E.HOLD_RELEASE_REQUESTED, E.HOLD_RELEASED),

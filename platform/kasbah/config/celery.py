@@ -32,6 +32,7 @@ app.conf.update(
         "forward-log": {"task": "audit.forward", "schedule": 2.0, "options": {"expires": 2}},
         "collect-reports": {"task": "serving.collect_reports", "schedule": 1.0, "options": {"expires": 2}},
         "sweep-jobs": {"task": "serving.sweep_jobs", "schedule": 2.0, "options": {"expires": 4}},
+        "reconcile": {"task": "serving.reconcile", "schedule": 3600.0, "options": {"expires": 3600}},
         "expire-rows": {"task": "serving.expire_rows", "schedule": 60.0, "options": {"expires": 60}},
         "retain-content": {"task": "residency.retain", "schedule": 3600.0, "options": {"expires": 3600}},
         "expire-sessions": {"task": "identity.expire_sessions", "schedule": 3600.0, "options": {"expires": 3600}},

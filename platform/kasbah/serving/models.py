@@ -67,6 +67,8 @@ class Worker(models.Model):
     engine = models.CharField(max_length=60, blank=True, default="")
     hardware = models.JSONField(default=dict)
     served = models.JSONField(default=list)  # contract.Served of the last report
+    start = models.CharField(max_length=32, blank=True, default="")  # names its process, whose counters these are
+    answered = models.PositiveBigIntegerField(default=0)
     refused = models.PositiveBigIntegerField(default=0)
     stale_writes = models.PositiveBigIntegerField(default=0)
     egress_refused = models.PositiveBigIntegerField(default=0)
@@ -105,6 +107,19 @@ class FormerWorkerKey(models.Model):
     public_key = models.BinaryField(max_length=32, unique=True)
     valid_from = models.DateTimeField()
     valid_until = models.DateTimeField()
+
+
+class Reconciliation(models.Model):
+    """A worker's answers as it counts them beside those on record, since its process was first seen."""
+
+    worker = models.OneToOneField(Worker, primary_key=True, on_delete=models.CASCADE, related_name="+")
+    start = models.CharField(max_length=32)
+    base = models.PositiveBigIntegerField()  # answers that it had counted by then
+    answered = models.PositiveBigIntegerField()  # that it had counted at `said_at`
+    said_at = models.DateTimeField()
+    recorded = models.PositiveBigIntegerField(default=0)  # outcomes until `compared_to`
+    compared_to = models.DateTimeField()
+    missing = models.PositiveBigIntegerField(default=0)  # answers of which there is no record
 
 
 class EnrolmentToken(models.Model):

@@ -9,6 +9,7 @@ from django.utils import timezone
 
 from kasbah.common import rls
 from kasbah.common.exclusive import exclusive
+from kasbah.serving.housekeeping import reconcile as reconciling
 from kasbah.serving.housekeeping import reports
 from kasbah.serving.housekeeping import sweep as sweeping
 from kasbah.serving.models import IdempotencyKey
@@ -30,6 +31,14 @@ def sweep_jobs() -> None:
     with exclusive("sweep-jobs") as held:
         if held and (done := +sweeping.sweep()):
             logger.info("Sweep: %s", ", ".join(f"{name} {count}" for name, count in sorted(done.items())))
+
+
+@shared_task(name="serving.reconcile")
+def reconcile() -> None:
+    """Compare what workers answered with what is on record. Every hour."""
+    with exclusive("reconcile") as held:
+        if held:
+            reconciling.reconcile()
 
 
 @shared_task(name="serving.expire_rows")

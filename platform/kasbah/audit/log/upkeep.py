@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 from kasbah.audit.log import keys, merkle, sequencer
@@ -85,6 +86,13 @@ def _remembered(log: Log, frontier: Frontier) -> Iterator[str]:
             yield f"{log.origin}: the tiles are those of another tree"
     except (SignerRefuses, TileMissing) as error:
         yield f"{log.origin}: {error}"
+
+
+def answers_missing() -> int | None:
+    """Answers of workers without a record, as of the last comparison; None before the first."""
+    with rls.platform_scope():
+        told = Intake.objects.filter(tenant_id=None, type=EventType.LOG_RECONCILED.value).order_by("-id").first()
+    return int(json.loads(bytes(told.event))["details"]["missing"]) if told is not None else None
 
 
 def rebuild_tiles(log: Log) -> None:

@@ -117,6 +117,7 @@ class EventType(StrEnum):
     EGRESS_REFUSED = "egress.refused"  # a process wanted a destination that is not on its list
     LOG_CHECKPOINT = "log.checkpoint"  # of a tenant, as the system log was told of it
     LOG_KEY_ROTATED = "log.key_rotated"
+    LOG_RECONCILED = "log.reconciled"  # with what workers count of their answers
     LOG_TRUSTED = "log.trusted"  # the signer was told to go on from what the database has
 
 

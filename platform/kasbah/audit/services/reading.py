@@ -12,6 +12,13 @@ from django.db import connection
 from kasbah.audit.models import Intake
 from kasbah.audit.services.events import EventType
 
+ANSWERS = """
+    SELECT said ->> 'worker', count(*)
+    FROM (
+        SELECT convert_from(event, 'UTF8')::jsonb AS said FROM audit_intake
+        WHERE type = 'inference.outcome' AND id >= %s AND id < %s
+    ) AS outcome WHERE said ->> 'outcome' = 'success' GROUP BY 1
+"""
 CHUNK = 2_000  # events fetched at a time
 # An event's id is made beside its time, so ids of a period are those of its times; a clock may be set between the two.
 SLACK = timedelta(minutes=1)
@@ -44,6 +51,13 @@ def intents(requests: Collection[tuple[UUID, str]]) -> dict[str, UUID]:
         tenant_id__in={tenant for tenant, _ in requests},
     )
     return dict(rows.values_list("request_id", "id"))
+
+
+def answers(since: datetime, until: datetime) -> dict[str, int]:
+    """How many requests each worker answered in a period, by the outcomes on record. In the platform's scope."""
+    with connection.cursor() as cursor:
+        cursor.execute(ANSWERS, [_first(since), _first(until)])
+        return dict(cursor.fetchall())
 
 
 def _first(moment: datetime) -> UUID:

@@ -101,6 +101,8 @@ def take_report(worker: Worker, report: Report) -> None:
         "served": msgspec.to_builtins(report.served),
         "hardware": report.hardware,
         "engine": report.engine[:60],
+        "start": report.start[:32],
+        "answered": workers_egress.count(report.answered),
         "refused": report.refused,
         "stale_writes": report.stale,
         "egress_refused": workers_egress.count(report.egress_refused),

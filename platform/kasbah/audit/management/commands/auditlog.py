@@ -123,5 +123,6 @@ def _shown(log: Log) -> Facts:
         "waiting": head.waiting,
         "signed_at": head.signed_at,
         "key": head.key,
+        "answers_without_record": upkeep.answers_missing() if log.tenant_id is None else None,
         "next_key": following if following != head.key else "",
     }
