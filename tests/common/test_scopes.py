@@ -32,6 +32,7 @@ PLATFORM = {
     "audit/log/sequencer.py": "gives the events of all tenants their places",
     "audit/services/egress.py": "processes belong to no tenant",
     "audit/services/intake.py": "refusals, which may belong to no tenant",
+    "config/dossiers.py": "proves in a dossier who brought in and approved the model, by the system log",
     "config/noted.py": "settings belong to no tenant",
     "common/database.py": "defines it for the asynchronous side",
     "common/rls.py": "defines it",
