@@ -14,6 +14,7 @@ import psycopg
 import pytest
 from django.core.management import CommandError, call_command
 
+from kasbah.audit.export.companions import companions
 from kasbah.audit.models import Content
 from kasbah.audit.services import Event, EventType, Model, Policy, Resource, exports, record
 from kasbah.audit.services.events import ActorRef
@@ -22,6 +23,7 @@ from kasbah.common.errors import Forbidden, Invalid, NotFound, Unavailable
 from kasbah.common.ids import uuid7
 from kasbah.identity.models import Role
 from kasbah.identity.services import create_api_key
+from kasbah.residency.services.disclosure import ExportReading
 from tests import factories
 from tests.audit.bundles import altered
 from tests.audit.logs import WHO, run, write
@@ -176,7 +178,9 @@ def auditor(tenant: Any) -> Any:
     return factories.fresh(who)
 
 
-def test_one_field_is_disclosed_and_on_record(tmp_path: Path, check: Callable[[bytes, UUID], str]) -> None:
+def test_one_field_is_disclosed_and_on_record(
+    tmp_path: Path, check: Callable[[bytes, UUID], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     home = factories.household()
     row = factories.content(home.project)
     run()
@@ -199,6 +203,12 @@ def test_one_field_is_disclosed_and_on_record(tmp_path: Path, check: Callable[[b
     assert not [
         name for name in files_of(done(opened(home.tenant, row.request_id, []), tmp_path)) if "content/" in name
     ]
+    # The negative control: it is the check that stops an administrator, and nothing else.
+    monkeypatch.setattr(ExportReading, "check", lambda *_given: None)
+    assert f"content/{row.request_id}.prompt.json" in files_of(done(wanted, tmp_path, factories.fresh(home.admin)))
+    monkeypatch.setattr(companions, "reading", None)
+    with pytest.raises(Forbidden, match="nothing says who may read it"):
+        done(wanted, tmp_path, auditor(home.tenant))
 
 
 def test_a_persons_content(tmp_path: Path, check: Callable[[bytes, UUID], str]) -> None:
