@@ -293,6 +293,14 @@ def test_content_that_is_erased_missing_or_moved(
     assert "altered: the prompt does not open" in check(moved, home.tenant.id)
     read = [one for one in factories.events_of(home.tenant.id) if one.get("reason") == "content_altered"]
     assert [one["resource"]["id"] for one in read] == [rows[2].request_id]
+    with rls.tenant_scope(home.tenant.id):
+        late = record(Event(type=EventType.CONTENT_ERASED, tenant_id=home.tenant.id, actor=WHO))
+        Content.objects.filter(pk=rows[3].pk).update(
+            opening=None, record_key=None, ciphertext=None, erased_at="2026-11-02T00:00Z", erased_reason="level_none",
+            erased_event=late.id,
+        )  # fmt: skip
+    said = check(done(opened(home.tenant, rows[3].request_id, ["prompt"]), tmp_path, who), home.tenant.id)
+    assert "erased: level_none" in said  # after the checkpoint
     whole = done(exports.Wanted(tenant_id=home.tenant.id), tmp_path)
     assert "erased     1 parts of requests: ceiling" in check(whole, home.tenant.id)
 

@@ -127,7 +127,9 @@ class Beside:
                     unopened.append(_unopened(row, f"altered: {error}"))
                     continue
                 if opened.opening is None:
-                    unopened.append(_unopened(row, "erased after this checkpoint"))
+                    unopened.append(
+                        _unopened(row, f"erased: {opened.erased_reason}")
+                    )  # no event under the checkpoint tells it
                 else:
                     yield f"content/{row.request_id}.{row.part}.json", [_opened(row, opened)]
         yield "content/unopened.json", [canonical.dumps(unopened)]
