@@ -10,6 +10,7 @@ from uuid import UUID
 import psycopg
 import pytest
 from asgiref.sync import sync_to_async
+from django.core.management import CommandError, call_command
 from django.test import Client
 from rest_framework.test import APIClient
 
@@ -106,6 +107,21 @@ async def test_the_gateway_tells_whom_it_refused(
     assert [one["type"] for one in found] == ([kind] if kind else [])
     assert "192.0.2.1" not in json.dumps(found)
     assert all(one["resource"]["id"] == "POST /v1/chat/completions" for one in found)
+
+
+def test_a_command_tells_that_it_was_refused(fresh: Denials, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(*_: object, **__: object) -> None:
+        raise Forbidden("Another person must.")
+
+    monkeypatch.setattr("kasbah.audit.management.commands.auditlog.upkeep.logs", refuses)
+    with pytest.raises(CommandError):
+        call_command("auditlog")
+    with pytest.raises(CommandError):
+        call_command("createproject", "--tenant", "nobody", "--slug", "p", "--name", "P")  # wrong, not refused
+    fresh.end()
+    assert [(one["resource"]["id"], one["actor"]["authentication"]) for one in told()] == [
+        ("command auditlog", "command")
+    ]
 
 
 def test_what_succeeds_or_is_merely_wrong_is_no_denial(fresh: Denials) -> None:

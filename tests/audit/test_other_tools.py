@@ -13,8 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from kasbah.audit.log.note import Checkpoint, Note, sign
+from kasbah.audit.log.rotation import statement
 from tests.audit.bundles import Signed, event, signed
 
+PREFIX = bytes.fromhex("302a300506032b6570032100")  # SubjectPublicKeyInfo of Ed25519 (RFC 8410)
 SOURCE = Path(__file__).with_name("go") / "check.go"
 
 
@@ -68,15 +71,47 @@ def test_go_accepts_our_notes_tiles_and_leaves(
     assert go(unpacked(log, tmp_path / "third"), other).returncode == 1  # another key
 
 
+@pytest.mark.go
+@pytest.mark.slow
+def test_go_accepts_each_checkpoint_by_the_key_of_its_time(
+    go: Callable[..., subprocess.CompletedProcess[str]], log: Signed, tmp_path: Path
+) -> None:
+    old = signed(tmp_path / "old", log.events[:300])
+    change = succession(old, log)
+    for at, one in enumerate((old, log)):
+        folder = tmp_path / str(at)
+        with zipfile.ZipFile(io.BytesIO(one.bundle(successions=[change], manifest_by=log.private))) as archive:
+            archive.extractall(folder)
+        assert go(folder, one).returncode == 0
+        assert go(folder, log if one is old else old).returncode == 1
+
+
+def succession(old: Signed, new: Signed) -> str:
+    """The note by which one key hands over to the next."""
+    text = statement(Checkpoint.parse(old.checkpoint().text), old.key, new.key)
+    return str(Note(text, tuple(sign(text, each.key, each.private.sign) for each in (old, new))))
+
+
+def test_openssl_accepts_both_signatures_of_a_succession(log: Signed, tmp_path: Path) -> None:
+    old = signed(tmp_path / "old", log.events[:300])
+    change = Note.parse(succession(old, log))
+    for each, signature in zip((old, log), change.signatures, strict=True):
+        assert openssl(tmp_path, each.key.public, change.text, signature.value)
+        assert not openssl(tmp_path, each.key.public, change.text + "x", signature.value)
+
+
+def openssl(folder: Path, public: bytes, text: str, signature: bytes) -> bool:
+    """What `openssl pkeyutl` says of an Ed25519 signature."""
+    (folder / "key.der").write_bytes(PREFIX + public)
+    (folder / "text").write_bytes(text.encode())
+    (folder / "signature").write_bytes(signature)
+    command = ["openssl", "pkeyutl", "-verify", "-pubin", "-keyform", "DER", "-inkey", str(folder / "key.der")]
+    command += ["-rawin", "-in", str(folder / "text"), "-sigfile", str(folder / "signature")]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
 def test_openssl_accepts_our_signatures(log: Signed, tmp_path: Path) -> None:
     note = log.checkpoint()
-    prefix = bytes.fromhex("302a300506032b6570032100")  # SubjectPublicKeyInfo of Ed25519 (RFC 8410)
-    (tmp_path / "key.der").write_bytes(prefix + log.key.public)
-    (tmp_path / "text").write_bytes(note.text.encode())
-    encoded = str(note).rsplit(" ", 1)[1]
-    (tmp_path / "signature").write_bytes(base64.b64decode(encoded)[4:])
-    command = ["openssl", "pkeyutl", "-verify", "-pubin", "-keyform", "DER", "-inkey", str(tmp_path / "key.der")]
-    command += ["-rawin", "-in", str(tmp_path / "text"), "-sigfile", str(tmp_path / "signature")]
-    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
-    (tmp_path / "text").write_bytes(note.text.replace("700", "701").encode())
-    assert subprocess.run(command, capture_output=True, check=False).returncode != 0
+    value = base64.b64decode(str(note).rsplit(" ", 1)[1])[4:]
+    assert openssl(tmp_path, log.key.public, note.text, value)
+    assert not openssl(tmp_path, log.key.public, note.text.replace("700", "701"), value)

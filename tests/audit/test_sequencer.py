@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from typing import Any
 from uuid import UUID
 
@@ -15,7 +16,7 @@ from kasbah.audit.log import keys, merkle, sequencer
 from kasbah.audit.log.memory import SignerRefuses
 from kasbah.audit.log.models import Leaf, Log, SignedCheckpoint
 from kasbah.audit.log.note import BadNote, Checkpoint, Note
-from kasbah.audit.log.tiles import TileTree
+from kasbah.audit.log.tiles import TileFolder, TileTree
 from kasbah.audit.models import Intake
 from kasbah.audit.services import Event, EventType
 from kasbah.common import rls
@@ -187,6 +188,39 @@ def test_two_sequencers_at_once(tenant: UUID, app_url: str) -> None:
         assert run() == 0
     run()
     assert [leaf.event_id for leaf in log_of(tenant)[1]] == events
+
+
+def test_tiles_are_written_by_one_at_a_time(tenant: UUID, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Housekeeping has several threads, and ticks twice a second."""
+    inside, most = 0, 0
+    real = TileFolder.extend
+
+    def slow(self: TileFolder, old: int, leaves: list[bytes]) -> None:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        gathered.wait(0.2)
+        real(self, old, leaves)
+        inside -= 1
+
+    def write_and_close() -> None:
+        sequencer.write_tiles()
+        connection.close()
+
+    gathered = threading.Event()
+    write(tenant, 300)
+    with monkeypatch.context() as patch:
+        patch.setattr(sequencer, "write_tiles", lambda: None)
+        run()
+    monkeypatch.setattr(TileFolder, "extend", slow)
+    threads = [threading.Thread(target=write_and_close) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert most == 1
+    log, leaves, _ = log_of(tenant)
+    assert sequencer.tiles(log).read("tile/0/000") == b"".join(bytes(leaf.hash) for leaf in leaves[:256])
 
 
 @pytest.mark.parametrize("table", ["audit_leaf", "audit_checkpoint"])

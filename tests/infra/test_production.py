@@ -207,6 +207,6 @@ def test_no_secret_is_in_any_log(installed: tuple[Production, Facts]) -> None:
     assert len(logs) > 500
     secrets = {path.name: path.read_text().strip() for path in running.secrets.iterdir() if "tls_c" not in path.name}
     for name, secret in {**secrets, "key": facts.key}.items():
-        assert secret not in logs, name
+        assert not secret or secret not in logs, name  # audit_key_previous is empty
         password = re.search(r"://[^:/]+:([^@]+)@", secret)
         assert not password or password[1] not in logs, name

@@ -24,7 +24,8 @@ from kasbah.common.requestid import current
 logger = logging.getLogger(__name__)
 
 NOT_FOUND = "There is no such object, or you may not see it."
-# Called with every error that is about to be answered, and Django REST framework's context. This layer knows no audit.
+# Called with every error that is about to be answered, and Django REST framework's context or the command's name. This
+# layer knows no audit.
 HEARERS: list[Callable[[errors.KasbahError, dict[str, Any]], None]] = []
 
 

@@ -20,7 +20,7 @@ from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 
-from kasbah.common.api_errors import translate
+from kasbah.common.api_errors import HEARERS, translate
 from kasbah.common.env import SettingMissing
 from kasbah.common.errors import KasbahError
 
@@ -55,6 +55,8 @@ class KasbahCommand(BaseCommand):
         try:
             result = self.run(as_json=as_json, **options)
         except (KasbahError, ValidationError, DatabaseError) as error:
+            for hear in HEARERS:
+                hear(translate(error), {"command": type(self).__module__.rpartition(".")[2]})
             raise CommandError(self._reason(error)) from error
         except SettingMissing as error:
             raise CommandError(str(error)) from error

@@ -1,11 +1,12 @@
-"""What the management API refused, for the log: who could not say who he is, and who may not do what he asked."""
+"""What the management API and commands refused, for the log: who is unknown, and who may not do what he asked."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from kasbah.audit.services import EventType
+from kasbah.audit.services import ActorRef, EventType
 from kasbah.audit.services.denials import NOBODY, Denial, denials
+from kasbah.common.commands import operator
 from kasbah.common.errors import KasbahError
 
 OWN_EVENT = "api/session/"  # failed logins have events of their own
@@ -13,6 +14,11 @@ OWN_EVENT = "api/session/"  # failed logins have events of their own
 
 def note(error: KasbahError, context: dict[str, Any]) -> None:
     """Receiver of common.api_errors: an error that is about to be answered."""
+    if (command := context.get("command")) is not None:
+        if error.status in (401, 403):
+            who = ActorRef("system", f"command:{operator()}", "command")
+            denials.note(Denial(EventType.AUTHORIZATION_DENIED, f"command {command}", error.code, actor=who), "")
+        return
     request, view = context.get("request"), context.get("view")
     if request is None or not _is_denial(error, view):
         return

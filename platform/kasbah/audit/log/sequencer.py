@@ -104,8 +104,11 @@ def tiles(log: Log) -> TileFolder:
 
 
 def write_tiles() -> None:
-    """Write the tiles that are behind, those of a run that was cut off too. Writing some again changes nothing."""
-    with rls.platform_scope():
+    """Write the tiles that are behind, those of a run that was cut off too. Writing some again changes nothing.
+
+    One writer at a time: a full tile takes the place of the folder into which another would just write its part.
+    """
+    with Memory(folder() / "memory").lock(), rls.platform_scope():
         behind = list(Log.objects.filter(tiled__lt=F("size")))
         for log in behind:
             leaves = Leaf.objects.filter(log=log, index__gte=log.tiled, index__lt=log.size).order_by("index")

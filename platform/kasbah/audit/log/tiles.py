@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -112,7 +113,7 @@ class TileFolder:
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file so that a reader sees all of it or the one before."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.{os.getpid()}.new")
+    new = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.new")
     with new.open("wb") as file:
         file.write(data)
         file.flush()
