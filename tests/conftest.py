@@ -83,6 +83,8 @@ KEPT = (
     ("audit_pruned", "audit_pruned_insert_only"),
     ("audit_keysuccession", "audit_keysuccession_insert_only"),
     ("audit_content", "audit_content_keep"),
+    ("audit_contentkey", "audit_contentkey_keep"),
+    ("audit_erasure", "audit_erasure_keep"),
     ("audit_legalhold", "audit_legalhold_keep"),
 )
 

@@ -135,6 +135,7 @@ def content(of: Project, *, days: float = 0, level: str = "sealed", ceiling: int
     from kasbah.audit.services import Event, EventType, record
 
     tenant, key = of.tenant_id, vault.MonthKey(uuid7(), of.tenant_id, os.urandom(32))
+    actor = fields.pop("actor", SYSTEM.ref)
     given = {"project_id": of.id, "request_id": f"req_{uuid7().hex}", "data_class": "public", **fields}
     place = records.Place(tenant_id=tenant, level=level, policy="p@1", ceiling_days=ceiling, **given)
     made = records.make(key, place, part="prompt", form="body", content=b'{"prompt":"x"}')
@@ -150,7 +151,7 @@ def content(of: Project, *, days: float = 0, level: str = "sealed", ceiling: int
             Event(
                 type=EventType.INFERENCE_INTENT,
                 tenant_id=tenant,
-                actor=SYSTEM.ref,
+                actor=actor,
                 request_id=place.request_id,
                 commitments=commitments,
             )

@@ -22,7 +22,7 @@ from kasbah.metering.models import Usage
 from kasbah.metering.services import set_limit
 from kasbah.registry.models import Model, ModelVersion, Stage
 from kasbah.residency.models import SigningKey, Site
-from kasbah.residency.services import create_policy, create_site
+from kasbah.residency.services import create_policy, create_site, erasures
 from kasbah.residency.services.holds import Reach, place_hold
 from kasbah.serving.models import Deployment, Job, JobState, Worker
 from kasbah.serving.services import create_deployment, create_enrolment_token, grant
@@ -115,6 +115,10 @@ def make_estate(platform: Platform) -> Estate:
     hold = place_hold(factories.SYSTEM, tenant, Reach(request_id="req_1"), reason="R", reference="1")
     job = make_job(household, platform)
     factories.content(household.project, request_id=job.request_id)
+    doomed = factories.content(household.project).request_id
+    wish = erasures.Wish(request_id=doomed)
+    asker = factories.fresh(factories.user(is_platform_admin=True))
+    erasure = erasures.request_erasure(asker, tenant, wish, basis="authority", reason="R")
     with rls.tenant_scope(tenant.id):
         Usage.objects.create(
             id=job.id,
@@ -135,6 +139,7 @@ def make_estate(platform: Platform) -> Estate:
         "grants": allowed.id,
         "limits": limit.id,
         "legal-holds": hold.id,
+        "erasures": erasure.id,
         "usage": job.id,
         "jobs": job.id,
         "audit-events": factories.events_of(tenant.id)[0]["id"],

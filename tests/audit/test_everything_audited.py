@@ -237,6 +237,11 @@ def _content(http: Http, admin: APIClient, second: APIClient) -> None:
     read = f"GET {tenant}/content/<str:request_id>/"
     place = f"/api/tenants/{http.home.tenant.slug}/content/{stored.request_id}/"
     assert http.note(read, lambda: client(reader).get(place)).status_code == 200
+    place = f"POST {tenant}/erasures/"
+    wish = {"request_id": stored.request_id, "basis": "data_subject", "reason": "R"}
+    for verb, who, body in (("reject", second, {"reason": "No."}), ("withdraw", admin, None), ("approve", second, {})):
+        asked = http.call(admin, place, wish, status=201)["id"]
+        http.call(who, f"{place}<uuid:pk>/{verb}/", body, asked)
     holds = f"POST {tenant}/legal-holds/"
     hold = http.call(admin, holds, {"reason": "R", "reference": "1"}, status=201)["id"]
     http.call(admin, f"{holds}<uuid:pk>/request-release/", {"reason": "Over."}, hold)
@@ -362,6 +367,7 @@ def test_each_recorded_command_leaves_its_event(
     with rls.platform_scope():
         factories.content(Project.objects.get(slug="p", tenant__slug="acme"), days=1)  # its policy lets nothing be kept
     run("retention", *place)
+    _erasures(run, place, email)
     sequence_uncommitted(monkeypatch)
     run("auditexport", *place, "--output", str(tmp_path / "export.zip"))
     following = Signer.from_raw(bytes(range(32)))
@@ -404,3 +410,14 @@ def test_the_demonstration_leaves_an_event_for_each_thing_it_makes(model: Path) 
         broker = f"redis://127.0.0.1:{port}/0"
         commands.run("bootstrap_demo", "--model-dir", str(model), "--jurisdiction", "FR", "--broker", broker)
     commands.assert_all(lambda name: name == "command bootstrap_demo")
+
+
+def _erasures(run: Callable[..., Any], place: tuple[str, ...], email: str) -> None:
+    with rls.platform_scope():
+        project = Project.objects.get(tenant__slug="acme")
+    request, second = factories.content(project).request_id, factories.user(is_platform_admin=True).email
+    for verb, who, words in (("reject", second, ("--reason", "No.")), ("withdraw", email, ()), ("approve", second, ())):
+        asked = run(
+            "erasures", "request", *place, "--request", request, "--by", email, "--basis", "authority", "--reason", "R"
+        )
+        run("erasures", verb, *place, "--id", asked["id"], "--by", who, *words)

@@ -47,6 +47,7 @@ PLATFORM = {
     "identity/services/tenants.py": "creates and finds tenants; lists those of one actor",
     "identity/services/users.py": "people belong to no tenant",
     "registry/services/versions.py": "models belong to no tenant",
+    "residency/services/erasures.py": "ends requests that nobody answered, of many tenants",
     "residency/services/health.py": "sites belong to no tenant",
     "residency/migrations/0005_policy_guards.py": "gives the versions of all tenants their digests, once",
     "residency/services/activation.py": "activates what is due, of many tenants",

@@ -6,6 +6,7 @@ from django.db import models
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
+from kasbah.audit.asked import Asked
 from kasbah.audit.egress.models import EgressAttempt
 from kasbah.audit.forwarding.models import Forwarder, ForwarderPosition
 from kasbah.audit.log.models import (
@@ -26,6 +27,9 @@ __all__ = [
     "Cosignature",
     "Cursor",
     "EgressAttempt",
+    "Erasure",
+    "ErasureBasis",
+    "ErasureKind",
     "Forwarder",
     "ForwarderPosition",
     "Intake",
@@ -80,6 +84,7 @@ class ContentKey(models.Model):
     wrapped = models.BinaryField(null=True)  # null: destroyed
     created_at = models.DateTimeField(db_default=Now())
     destroyed_at = models.DateTimeField(null=True)
+    destroyed_event = models.UUIDField(null=True)  # a trigger asks for it, and for the erasure that it tells of
 
     class Meta:
         db_table = "audit_contentkey"
@@ -177,3 +182,45 @@ class LegalHold(models.Model):
             ),
         ]
         indexes = [models.Index(fields=["tenant_id"], condition=models.Q(released_at=None), name="audit_hold_active")]
+
+
+class ErasureKind(models.TextChoices):
+    """What goes."""
+
+    MONTH = "month", _("a month")  # with its key, all that was stored in it
+    REQUEST = "request", _("a request")
+    PERSON = "person", _("a person")  # all that he, or a key of his, asked for
+
+
+class ErasureBasis(models.TextChoices):
+    """Why it may go. What the law asks for goes before the policy's floor; nothing goes before a legal hold."""
+
+    DATA_SUBJECT = "data_subject", _("request of a data subject")  # GDPR 17(1)
+    AUTHORITY = "authority", _("order of an authority or a court")
+    OWN_DECISION = "own_decision", _("own decision")
+
+
+class Erasure(Asked):
+    """Content that is to be erased before its time, and once it is approved, that was."""
+
+    kind = models.CharField(max_length=10, choices=ErasureKind.choices)
+    basis = models.CharField(max_length=20, choices=ErasureBasis.choices)
+    month = models.DateField(null=True, blank=True)  # its first day
+    request_id = models.CharField(max_length=64, blank=True, default="")
+    person = models.UUIDField(null=True, blank=True)  # a user's id, or an API key's
+    since = models.DateTimeField(null=True, blank=True)  # of a person: content that was stored from then on
+    until = models.DateTimeField(null=True, blank=True)  # exclusive
+    digest = models.CharField(max_length=64)  # of the records, as erasure.digest_of makes it: what was looked at
+    records = models.PositiveIntegerField()
+
+    class Meta(Asked.Meta):
+        db_table = "audit_erasure"
+        constraints = [
+            *Asked.Meta.constraints,
+            models.CheckConstraint(
+                condition=models.Q(kind="month", month__isnull=False, request_id="", person=None)
+                | models.Q(kind="request", month=None, person=None) & ~models.Q(request_id="")
+                | models.Q(kind="person", month=None, request_id="", person__isnull=False, until__isnull=False),
+                name="erasure_names_what_its_kind_says",
+            ),
+        ]

@@ -9,7 +9,7 @@ from celery import shared_task
 from kasbah.common.exclusive import exclusive
 from kasbah.identity.services import system
 from kasbah.residency import services
-from kasbah.residency.services import retention
+from kasbah.residency.services import erasures, retention
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +23,11 @@ def activate_policies() -> None:
 
 @shared_task(name="residency.retain")
 def retain() -> None:
-    """Erase content that the policies in force no longer let be kept. Every hour."""
+    """Erase content that the policies in force no longer let be kept; end requests to erase that nobody answered.
+
+    Every hour.
+    """
+    erasures.expire_due()
     with exclusive(retention.EXCLUSIVE) as held:
         if held and (erased := retention.erase_due(system("retention").ref)):
             logger.info("Retention: %d records erased", erased)

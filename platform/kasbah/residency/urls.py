@@ -7,6 +7,7 @@ from django.urls import path
 from kasbah.common.api import router
 from kasbah.residency.api.baseline import BaselineViewSet
 from kasbah.residency.api.content import ContentView, HoldViewSet, RetentionView
+from kasbah.residency.api.erasures import ErasureViewSet
 from kasbah.residency.api.policies import PolicyViewSet
 from kasbah.residency.api.simulation import SimulationViewSet
 from kasbah.residency.api.sites import SiteViewSet
@@ -27,6 +28,7 @@ urlpatterns = [
             ("sites", SiteViewSet, "site"),
             ("baseline-policies", BaselineViewSet, "baseline-policy"),
             ("tenants/<slug:tenant>/policies", PolicyViewSet, "policy"),
+            ("tenants/<slug:tenant>/erasures", ErasureViewSet, "erasure"),
             ("tenants/<slug:tenant>/legal-holds", HoldViewSet, "legal-hold"),
         ]
     ).urls,

@@ -20,16 +20,21 @@ from kasbah.audit.services.intake import record
 
 BATCH = 500
 FOR_EVER = 36_500  # days
-HELD = """EXISTS (
-    SELECT FROM audit_legalhold AS hold
-    WHERE hold.tenant_id = content.tenant_id AND hold.released_at IS NULL
+COVERS = """(
+    hold.tenant_id = content.tenant_id AND hold.released_at IS NULL
     AND (hold.project_id IS NULL OR hold.project_id = content.project_id)
     AND (hold.data_class = '' OR hold.data_class = content.data_class)
     AND (hold.request_id = '' OR hold.request_id = content.request_id)
     AND (hold.since IS NULL OR content.created_at >= hold.since)
     AND (hold.until IS NULL OR content.created_at < hold.until)
 )"""
-KEPT = "(content.opening IS NOT NULL OR content.ciphertext IS NOT NULL)"
+HELD = f"EXISTS (SELECT FROM audit_legalhold AS hold WHERE {COVERS})"
+KEPT = """(
+    (content.opening IS NOT NULL OR content.ciphertext IS NOT NULL)
+    AND NOT EXISTS (
+        SELECT FROM audit_contentkey AS key WHERE key.id = content.key_id AND key.destroyed_at IS NOT NULL
+    )
+)"""
 # Both are days after which, but for a hold, all of a record goes: the ceiling when it was stored or the one of now,
 # whichever is sooner, and never before the floor of now. NULL: no ceiling is given (LEAST and GREATEST skip it).
 ALL_DUE = """(
@@ -56,6 +61,20 @@ SELECT count(*) FILTER (WHERE content.ciphertext IS NOT NULL), count(*), min(con
     count(*) FILTER (WHERE ({ALL_DUE} OR {BYTES_DUE}) AND NOT {HELD}), count(*) FILTER (WHERE {HELD})
 FROM audit_content AS content
 WHERE content.tenant_id = %(tenant)s AND content.data_class = %(data_class)s AND {KEPT}
+"""  # noqa: S608 - constants
+
+
+# What hung on a key that was destroyed is waste; its event was told with the key.
+CLEAR = f"""
+UPDATE audit_content AS content SET opening = NULL, record_key = NULL, ciphertext = NULL,
+    erased_at = key.destroyed_at, erased_reason = 'key_destroyed', erased_event = key.destroyed_event
+FROM audit_contentkey AS key
+WHERE content.id IN (
+    SELECT content.id FROM audit_content AS content JOIN audit_contentkey AS key ON key.id = content.key_id
+    WHERE content.tenant_id = %s AND key.destroyed_event IS NOT NULL
+    AND (content.opening IS NOT NULL OR content.ciphertext IS NOT NULL) AND NOT {HELD}
+    LIMIT {BATCH} FOR UPDATE OF content SKIP LOCKED
+) AND key.id = content.key_id
 """  # noqa: S608 - constants
 
 
@@ -113,6 +132,13 @@ def erase_batch(rule: Rule, actor: ActorRef) -> int:
     return _erase(rule, actor, ALL_DUE, reason, opening=False) or (
         _erase(rule, actor, BYTES_DUE, "level_commitment", opening=True)
     )
+
+
+def clear_batch(tenant_id: UUID) -> int:
+    """Remove up to 500 rests of what hung on destroyed keys; answers how many. In a scope that sees the tenant."""
+    with connection.cursor() as cursor:
+        cursor.execute(CLEAR, [tenant_id])
+        return int(cursor.rowcount)
 
 
 def _erase(rule: Rule, actor: ActorRef, due: str, reason: str, *, opening: bool) -> int:

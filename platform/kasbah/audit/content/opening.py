@@ -59,6 +59,9 @@ def open_record(row: Content) -> Opened:
 def _unsealed(row: Content) -> tuple[bytes | None, bytes | None]:
     if row.key.wrapped is None:
         return None, None  # the whole month is erased
+    openings_stay = row.erased_reason == "level_commitment"
+    if row.erased_at and (row.ciphertext is not None or (row.opening is not None and not openings_stay)):
+        raise Altered(f"the {row.part} survives its erasure of {row.erased_at:%Y-%m-%d}: somebody put it back")
     try:
         key = vault.unwrap(row.tenant_id, row.key_id, row.key.wrapped)
         opening = None if row.opening is None else _box(key, row, "opening")

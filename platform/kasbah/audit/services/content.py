@@ -1,6 +1,6 @@
 """Content by policy, for those who write it and those who read it: see kasbah.audit.content."""
 
-from kasbah.audit.content import erasure, late
+from kasbah.audit.content import demand, erasure, late
 from kasbah.audit.content.forms import BODY, STREAM, StreamForm
 from kasbah.audit.content.opening import Altered, Opened, open_record
 from kasbah.audit.content.records import (
@@ -32,6 +32,7 @@ __all__ = [
     "StreamForm",
     "Vault",
     "commit",
+    "demand",
     "erasure",
     "insert",
     "late",

@@ -54,6 +54,9 @@ class Permission(StrEnum):
     HOLD_READ = "hold.read"
     HOLD_MANAGE = "hold.manage"
     HOLD_RELEASE = "hold.release"
+    ERASURE_READ = "erasure.read"
+    ERASURE_MANAGE = "erasure.manage"
+    ERASURE_APPROVE = "erasure.approve"
 
 
 P = Permission
@@ -66,19 +69,22 @@ ROLES: dict[str, frozenset[Permission]] = {
     Role.TENANT_ADMIN: EVERYONE
     | {P.PROJECT_MANAGE, P.MEMBER_READ, P.MEMBER_MANAGE, P.KEY_READ, P.KEY_MANAGE, P.POLICY_MANAGE, P.POLICY_APPROVE}
     | {P.JOB_READ, P.USAGE_READ, P.LIMIT_MANAGE, P.AUDIT_READ, P.WORKER_READ}
-    | {P.HOLD_READ, P.HOLD_MANAGE, P.HOLD_RELEASE},
+    | {P.HOLD_READ, P.HOLD_MANAGE, P.HOLD_RELEASE}
+    | {P.ERASURE_READ, P.ERASURE_MANAGE, P.ERASURE_APPROVE},
     Role.DEVELOPER: EVERYONE | {P.KEY_READ, P.KEY_MANAGE, P.JOB_READ, P.USAGE_READ},
     Role.OPERATOR: EVERYONE | {P.KEY_READ, P.JOB_READ, P.USAGE_READ, P.WORKER_READ},
     Role.AUDITOR: EVERYONE
     | {P.MEMBER_READ, P.KEY_READ, P.JOB_READ, P.USAGE_READ, P.WORKER_READ, P.AUDIT_READ}
-    | {P.HOLD_READ, P.CONTENT_READ},
+    | {P.HOLD_READ, P.CONTENT_READ, P.ERASURE_READ},
 }
 # A platform administrator manages everything, but reads a tenant's audit log and its content only as its auditor.
 PLATFORM_ADMIN_WITHIN_A_TENANT = frozenset(Permission) - {P.AUDIT_READ, P.CONTENT_READ}
 # Of the platform's own objects a member reads the catalogue; the rest is for platform administrators.
 CATALOGUE = frozenset({P.MODEL_READ, P.DEPLOYMENT_READ, P.SITE_READ, P.BASELINE_READ})
 # No key does this, whatever its role: it takes somebody who can be asked afterwards.
-PEOPLE_ONLY = frozenset({P.POLICY_APPROVE, P.BASELINE_APPROVE, P.CONTENT_READ, P.HOLD_RELEASE})
+PEOPLE_ONLY = frozenset(
+    {P.POLICY_APPROVE, P.BASELINE_APPROVE, P.CONTENT_READ, P.HOLD_RELEASE, P.ERASURE_MANAGE, P.ERASURE_APPROVE}
+)
 
 
 def require(actor: Actor, permission: Permission, tenant: Tenant | UUID | None) -> None:

@@ -68,6 +68,8 @@ def every_tenant() -> list[Tenant]:
 
 
 def _erase_of(by: ActorRef, tenant: Tenant) -> int:
+    while _clear(tenant):
+        pass
     with rls.tenant_scope(tenant.id):
         policy = policy_in_force(tenant.id)
     total = 0
@@ -78,6 +80,11 @@ def _erase_of(by: ActorRef, tenant: Tenant) -> int:
             logger.info("Retention of tenant %s: %d records of class %s erased", tenant.slug, done, rule.data_class)
         total += done
     return total
+
+
+def _clear(tenant: Tenant) -> int:
+    with rls.tenant_scope(tenant.id):
+        return erasure.clear_batch(tenant.id)
 
 
 def _batch(by: ActorRef, rule: erasure.Rule) -> int:
