@@ -112,6 +112,14 @@ def test_an_erasure_is_proven_by_an_event_that_is_not_shown(check: Callable[[byt
     assert "erased     1 parts" in check(bundle(log, files, runs))
 
 
+def test_an_event_that_names_the_request_is_enough(check: Callable[[bytes], str], log: Signed, tmp_path: Path) -> None:
+    """Whoever has the key leaves the erasure out of his list, and opens what he kept."""
+    eraser = event(3, type="content.erased", details={"requests": ["req_1"]})
+    erased = signed(tmp_path / "erased", [*log.events[:3], eraser], log.private)
+    assert check(bundle(erased, {PROMPT: opened()})) == "content_survives_erasure"
+    assert "1 parts opened" in check(bundle(log, {PROMPT: opened()}))  # the negative control
+
+
 def test_a_dossier_is_what_its_digests_name(check: Callable[[bytes], str], log: Signed) -> None:
     manifest = [{"path": "a", "sha256": "a" * 64, "size": 1}]
     digest = hashlib.sha256(json.dumps(manifest, separators=(",", ":"), sort_keys=True).encode()).hexdigest()

@@ -14,8 +14,9 @@ import psycopg
 import pytest
 from django.core.management import CommandError, call_command
 
+from kasbah.audit.content import erasure
 from kasbah.audit.export.companions import companions
-from kasbah.audit.models import Content
+from kasbah.audit.models import Content, ContentKey
 from kasbah.audit.services import Event, EventType, Model, Policy, Resource, exports, record
 from kasbah.audit.services.events import ActorRef
 from kasbah.common import rls
@@ -23,6 +24,7 @@ from kasbah.common.errors import Forbidden, Invalid, NotFound, Unavailable
 from kasbah.common.ids import uuid7
 from kasbah.identity.models import Role
 from kasbah.identity.services import create_api_key
+from kasbah.residency.services import erasures
 from kasbah.residency.services.disclosure import ExportReading
 from tests import factories
 from tests.audit.bundles import altered
@@ -303,6 +305,27 @@ def test_content_that_is_erased_missing_or_moved(
     assert "erased: level_none" in said  # after the checkpoint
     whole = done(exports.Wanted(tenant_id=home.tenant.id), tmp_path)
     assert "erased     1 parts of requests: ceiling" in check(whole, home.tenant.id)
+
+
+def test_a_month_that_went_with_its_key(tmp_path: Path, check: Callable[[bytes, UUID], str]) -> None:
+    """The same export before and after the rests in the table were cleared away."""
+    home = factories.household()
+    who, second = auditor(home.tenant), factories.user()
+    factories.membership(home.tenant, second)
+    row = factories.content(home.project)
+    with rls.tenant_scope(home.tenant.id):
+        month = ContentKey.objects.get(id=row.key_id).month
+    wish = erasures.Wish(month=month)
+    asked = erasures.request_erasure(factories.fresh(home.admin), home.tenant, wish, basis="data_subject", reason="R")
+    erasures.approve_erasure(factories.fresh(second), asked)
+    run()
+    wanted = opened(home.tenant, row.request_id, ["prompt"])
+    data = done(wanted, tmp_path, who)
+    assert "content.erased" in [one["type"] for one in shown(data)]
+    assert "erased     1 parts of requests: key_destroyed" in check(data, home.tenant.id)
+    with rls.tenant_scope(home.tenant.id):
+        assert erasure.clear_batch(home.tenant.id) == 1
+    assert done(wanted, tmp_path, who) == data
 
 
 def test_holds_are_told_without_words_of_people(tmp_path: Path) -> None:

@@ -31,14 +31,23 @@ if TYPE_CHECKING:
 Facts = dict[str, Any]
 File = tuple[str, Iterable[bytes]]
 BATCH = 500  # requests
-# As the log tells it: what was erased by an event after the checkpoint is not erased yet.
+# As the log tells it: what was erased by an event after the checkpoint is not erased yet. What hangs on a destroyed key
+# is erased, whether or not its rest was cleared away already (content.erasure.CLEAR).
 ERASED = """
-    SELECT leaf.index, content.request_id, content.part, content.erased_at, content.erased_reason, content.erased_event
-    FROM audit_content AS content
+    SELECT leaf.index, content.request_id, content.part, content.at, content.reason, content.event
+    FROM (
+        SELECT content.event_id, content.request_id, content.part,
+            CASE WHEN hung.on_key THEN key.destroyed_at ELSE content.erased_at END AS at,
+            CASE WHEN hung.on_key THEN 'key_destroyed' ELSE content.erased_reason END AS reason,
+            CASE WHEN hung.on_key THEN key.destroyed_event ELSE content.erased_event END AS event
+        FROM audit_content AS content JOIN audit_contentkey AS key ON key.id = content.key_id,
+        LATERAL (SELECT key.destroyed_event IS NOT NULL
+            AND (content.opening IS NOT NULL OR content.ciphertext IS NOT NULL) AS on_key) AS hung
+        WHERE content.tenant_id = %s AND (content.erased_event IS NOT NULL OR hung.on_key)
+    ) AS content
     JOIN audit_leaf AS leaf ON leaf.event_id = content.event_id
-    JOIN audit_leaf AS erasing ON erasing.event_id = content.erased_event
-    WHERE content.tenant_id = %s AND content.erased_event IS NOT NULL
-    AND leaf.log_id = %s AND leaf.index >= %s AND leaf.index < %s AND erasing.index < %s
+    JOIN audit_leaf AS erasing ON erasing.event_id = content.event
+    WHERE leaf.log_id = %s AND leaf.index >= %s AND leaf.index < %s AND erasing.index < %s
     AND (%s::text[] IS NULL OR content.request_id = ANY(%s::text[]))
     ORDER BY leaf.index, content.part
 """

@@ -30,6 +30,10 @@ class _Model(msgspec.Struct):
     digest: str = ""
 
 
+class _Details(msgspec.Struct):
+    requests: Any = None
+
+
 class Seen(msgspec.Struct):
     """What a selection looks at."""
 
@@ -37,6 +41,7 @@ class Seen(msgspec.Struct):
     actor: _Party
     resource: _Resource = msgspec.field(default_factory=_Resource)
     model: _Model = msgspec.field(default_factory=_Model)
+    details: _Details = msgspec.field(default_factory=_Details)
     request_id: str = ""
 
 
@@ -104,7 +109,9 @@ class Chosen:
         return (seen.request_id == self._selection.by) or self._of_requests(seen)
 
     def _of_requests(self, seen: Seen) -> bool:
-        """The request itself, or somebody who read what is kept of it."""
+        """The request itself, or somebody who read what is kept of it, or what erased it."""
         if seen.type.startswith(INFERENCE):
             return seen.request_id in self.requests
+        if seen.type == EventType.CONTENT_ERASED and isinstance(seen.details.requests, list):
+            return not self.requests.keys().isdisjoint(seen.details.requests)
         return seen.resource.type == "request" and seen.resource.id in self.requests

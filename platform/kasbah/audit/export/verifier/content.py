@@ -23,8 +23,10 @@ def check_content(bundle: Bundle, manifest: Facts, events: Events) -> list[str]:
     unopened = read_unopened(bundle) if "content/unopened.json" in files else {}
     files.discard("content/unopened.json")
     committed = read_commitments(bundle)
+    gone = {request for requests in events.erasing.values() for request in requests}
     for name in sorted(files):
-        check_opened(bundle, name, committed, erased.get(name, ""))
+        told = "told by an event" if name.split("/")[1].rsplit(".", 2)[0] in gone else ""
+        check_opened(bundle, name, committed, erased.get(name, told))
     for name in committed:
         wanted = name.rsplit(".", 2)[1] in manifest["opened"]
         if wanted and name not in files and name not in erased and name not in unopened:

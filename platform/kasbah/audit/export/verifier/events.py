@@ -48,7 +48,7 @@ class Part:
         self.intents: dict[str, float] = {}  # event -> time
         self.answered: list[str] = []
         self.pruned: dict[str, list[str]] = {}  # event -> ranges of events that it tells of
-        self.erasing: list[str] = []  # events that tell that content was erased
+        self.erasing: dict[str, list[str]] = {}  # event that tells that content was erased -> requests that it names
 
     def __getstate__(self) -> Facts:
         return self.__dict__ | {"rows": self.rows.getvalue()}
@@ -104,7 +104,7 @@ def _note(part: Part, event: Facts, number: int) -> None:
     elif kind == "log.pruned":
         part.pruned[event["id"]] = event.get("details", {}).get("ranges", [])
     elif kind in ERASING:
-        part.erasing.append(event["id"])
+        part.erasing[event["id"]] = event.get("details", {}).get("requests", [])
 
 
 class Events:
@@ -115,7 +115,7 @@ class Events:
         self.open: dict[str, float] = {}  # intents without outcome: event -> time
         self.types: dict[str, int] = {}
         self.pruned: dict[str, list[str]] = {}
-        self.erasing: set[str] = set()
+        self.erasing: dict[str, list[str]] = {}
 
     def take(self, part: Part) -> None:
         """The next part."""
