@@ -20,6 +20,7 @@ from kasbah.audit.services import exports
 from kasbah.common import rls
 from kasbah.identity.models import Tenant
 from tests import factories
+from tests.audit.bundles import event
 from tests.audit.logs import run, write
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -107,8 +108,8 @@ def test_memory_does_not_grow_with_the_log(tenant: UUID, tmp_path: Path, superus
     def peak(count: int) -> int:
         superuser.execute(
             "INSERT INTO audit_intake (id, tenant_id, type, request_id, event) SELECT gen_random_uuid(), %s, 'x', '',"
-            " convert_to('{\"actor\":{},\"n\":' || n || '}', 'UTF8') FROM generate_series(1, %s) AS n",
-            [tenant, count],
+            " convert_to(replace(%s, 'NUMBER', n::text), 'UTF8') FROM generate_series(1, %s) AS n",
+            [tenant, event(0, request_id="NUMBER").decode(), count],
         )
         run()
         with rls.tenant_scope(tenant):

@@ -206,6 +206,7 @@ def _header(plan: Plan, spool: Callable[[], IO[bytes]]) -> Header:
         events=plan.events,
         size=signed.size,
         root=signed.root.hex(),
+        signers=[signature.name for signature in plan.checkpoint.signatures],
         spool=spool,
     )
 

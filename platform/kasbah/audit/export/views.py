@@ -6,18 +6,25 @@ To add one, write a class as `View` describes and name it in VIEWS; and teach th
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable
+import io
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, Protocol
 
-from kasbah.audit.export.verifier.views import COLUMNS, row_of
+from kasbah.audit.export.verifier.parquet import Table, cells_of, grouped
+from kasbah.audit.export.verifier.tally import Tally, log_facts
+from kasbah.audit.export.verifier.views import COLUMNS, CSV, OCSF, PARQUET, REPORT, ocsf_line, report_file, row_of
+from kasbah.audit.log.merkle import leaf_hash
 
 Facts = dict[str, Any]
+BATCH = 1_000  # rows that become columns together
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
     """What is known of an export before its first event. `size` and `root` (hex) are those of the signed tree.
+
+    `signers` are the names of those who signed the checkpoint.
 
     `selection` is what the manifest says of it; `events` how many there will be. `spool` gives an empty file, for a
     view that grows with the log; the export closes it.
@@ -28,6 +35,7 @@ class Header:
     events: int
     size: int
     root: str
+    signers: Sequence[str]
     spool: Callable[[], IO[bytes]]
 
 
@@ -63,7 +71,65 @@ class CsvView:
 
     def finish(self) -> Iterable[Made]:
         """The table."""
-        yield Made("views/events.csv", self._file)
+        yield Made(CSV, self._file)
+
+
+class OcsfView:
+    """views/ocsf.jsonl: each event in the words of OCSF, one line each."""
+
+    def __init__(self, header: Header) -> None:
+        self._file = header.spool()
+
+    def add(self, number: int, event: Facts, data: bytes) -> None:
+        """Its line."""
+        self._file.write(ocsf_line(number, event))
+
+    def finish(self) -> Iterable[Made]:
+        """The lines."""
+        yield Made(OCSF, self._file)
+
+
+class ParquetView:
+    """views/events.parquet: one row an event, in columns."""
+
+    def __init__(self, header: Header) -> None:
+        self._file = header.spool()
+        self._table = Table(self._file.write)
+        self._rows: list[tuple[bytes, ...]] = []
+        self._position = 0
+
+    def add(self, number: int, event: Facts, data: bytes) -> None:
+        """Its row."""
+        self._rows.append(cells_of(number, event, leaf_hash(data)))
+        if len(self._rows) == BATCH:
+            self._flush()
+
+    def finish(self) -> Iterable[Made]:
+        """The table."""
+        self._flush()
+        self._table.end()
+        yield Made(PARQUET, self._file)
+
+    def _flush(self) -> None:
+        self._table.add(grouped(self._position, self._rows), len(self._rows))
+        self._position += len(self._rows)
+        self._rows = []
+
+
+class ReportView:
+    """report/report.json: what is counted and listed, for people."""
+
+    def __init__(self, header: Header) -> None:
+        self._log = log_facts(header.origin, header.selection, header.size, header.root, list(header.signers))
+        self._tally = Tally()
+
+    def add(self, number: int, event: Facts, data: bytes) -> None:
+        """Counted."""
+        self._tally.add(number, event)
+
+    def finish(self) -> Iterable[Made]:
+        """The facts."""
+        yield Made(REPORT, io.BytesIO(report_file(self._tally, self._log)))
 
 
 class _Utf8:
@@ -76,4 +142,4 @@ class _Utf8:
         self._file.write(text.encode())
 
 
-VIEWS: tuple[Callable[[Header], View], ...] = (CsvView,)
+VIEWS: tuple[Callable[[Header], View], ...] = (CsvView, OcsfView, ParquetView, ReportView)

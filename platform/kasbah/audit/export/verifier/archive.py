@@ -31,6 +31,7 @@ class Bundle:
         if len(infos) > MAX_FILES:
             raise Failed("zip_unsafe", f"it has {len(infos)} files")
         self.infos: dict[str, zipfile.ZipInfo] = {}
+        self.digests: dict[str, str] = {}
         for info in infos:
             name = info.filename
             link = (info.external_attr >> 16) & 0o170000 not in (0, 0o100000)
@@ -55,6 +56,16 @@ class Bundle:
             raise Failed("zip_unsafe", f"{name!r} is larger than such a file is")
         with self.open(name) as file:
             return file.read(MAX_SMALL + 1)
+
+    def digest(self, name: str) -> str:
+        """SHA-256 of a file, in hex; read once, whoever asks."""
+        if name not in self.digests:
+            digest = hashlib.sha256()
+            with self.open(name) as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+            self.digests[name] = digest.hexdigest()
+        return self.digests[name]
 
     def text(self, name: str) -> str:
         """A small file as text."""
@@ -91,13 +102,7 @@ def read_manifest(bundle: Bundle, keys: LogKeys) -> Facts:
 def check_files(bundle: Bundle, manifest: Facts, skip: set[str]) -> None:
     """Every file but `skip` is the one that the manifest names."""
     for name, said in manifest["files"].items():
-        if name in skip:
-            continue
-        digest = hashlib.sha256()
-        with bundle.open(name) as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-        if digest.hexdigest() != said["sha256"]:
+        if name not in skip and bundle.digest(name) != said["sha256"]:
             raise Failed("file_changed", f"{name} is not the file that was signed")
 
 

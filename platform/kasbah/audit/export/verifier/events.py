@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import json
 import multiprocessing
 import os
@@ -16,7 +14,7 @@ from typing import IO, Any
 from kasbah.audit.export.verifier.failure import Facts, Failed
 from kasbah.audit.export.verifier.gaps import Numbers
 from kasbah.audit.export.verifier.tree import leaf_hash
-from kasbah.audit.export.verifier.views import row_of
+from kasbah.audit.export.verifier.views import Slice
 
 LINE = 65_535  # bytes of an event
 BACKWARDS = 300  # seconds by which an event may lie before an earlier one: transactions overlap, clocks are adjusted
@@ -38,10 +36,10 @@ DECODER = json.JSONDecoder(parse_float=_no_float, parse_constant=_no_float)
 class Part:
     """What is found in some events that follow each other; workers send it back, so it holds plain values."""
 
-    def __init__(self, numbers: Sequence[int]) -> None:
+    def __init__(self, numbers: Sequence[int], position: int) -> None:
         self.numbers = numbers  # their indices in the log
         self.leaves: list[bytes] = []
-        self.rows = io.StringIO()  # of the view
+        self.views = Slice(position)
         self.failure: tuple[str, str] | None = None
         self.earliest, self.latest = float("inf"), 0.0
         self.types: dict[str, int] = {}
@@ -50,27 +48,23 @@ class Part:
         self.pruned: dict[str, list[str]] = {}  # event -> ranges of events that it tells of
         self.erasing: dict[str, list[str]] = {}  # event that tells that content was erased -> requests that it names
 
-    def __getstate__(self) -> Facts:
-        return self.__dict__ | {"rows": self.rows.getvalue()}
 
-    def __setstate__(self, state: Facts) -> None:
-        self.__dict__.update(state | {"rows": io.StringIO(state["rows"])})
-
-
-def check_part(tenant: str, numbers: Sequence[int], lines: list[bytes]) -> Part:
-    """Look at each event by itself, in whatever process. `numbers` are their indices."""
-    part, number = Part(numbers), -1
-    rows = csv.writer(part.rows, lineterminator="\r\n")
+def check_part(tenant: str, numbers: Sequence[int], lines: list[bytes], position: int = 0) -> Part:
+    """Look at each event by itself, in whatever process. `numbers` are their indices, `position` their first's place
+    among the events that are shown."""
+    part, number = Part(numbers, position), -1
     try:
         for number, line in zip(numbers, lines):  # noqa: B905 - of one length; Python 3.10
             event = _event(line, tenant, number)
-            part.leaves.append(leaf_hash(line[:-1]))
-            rows.writerow(row_of(number, event))
+            leaf = leaf_hash(line[:-1])
+            part.leaves.append(leaf)
+            part.views.add(number, event, leaf)
             _note(part, event, number)
     except Failed as failure:
         part.failure = (failure.name, str(failure))
-    except (KeyError, TypeError, AttributeError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
         part.failure = ("event_malformed", f"event {number}: {type(error).__name__}: {error}")
+    part.views.close()
     return part
 
 
@@ -146,10 +140,12 @@ def check_parts(file: IO[bytes], digest: Any, manifest: Facts, numbers: Numbers)
     tenant = manifest["origin"].rsplit("/", 1)[-1]
     workers = min(4, os.cpu_count() or 1) if manifest["events"] >= MANY else 1
     waiting: deque[Any] = deque()
+    position = 0
     with multiprocessing.Pool(workers) if workers > 1 else contextlib.nullcontext() as pool:
         while lines := file.readlines(BLOCK):
             digest.update(b"".join(lines))
-            given = (tenant, numbers.take(len(lines)), lines)
+            given = (tenant, numbers.take(len(lines)), lines, position)
+            position += len(lines)
             if pool is None:
                 yield check_part(*given)
             else:

@@ -21,6 +21,8 @@ PARTS = (
     "archive",
     "gaps",
     "ocsf",
+    "parquet",
+    "tally",
     "views",
     "events",
     "proofs",

@@ -8,9 +8,11 @@ from kasbah.audit.export.verifier.archive import Bundle
 from kasbah.audit.export.verifier.events import Events, check_parts
 from kasbah.audit.export.verifier.failure import Facts, Failed
 from kasbah.audit.export.verifier.gaps import Filler, Gap, Numbers, shown_runs
+from kasbah.audit.export.verifier.notes import read_note
 from kasbah.audit.export.verifier.proofs import PROOFS, check_evidence, check_own
+from kasbah.audit.export.verifier.tally import log_facts
 from kasbah.audit.export.verifier.tree import Tree, leaf_hash
-from kasbah.audit.export.verifier.views import View
+from kasbah.audit.export.verifier.views import Derived
 
 
 def known_leaves(bundle: Bundle, manifest: Facts) -> list[bytes]:
@@ -51,20 +53,19 @@ def diagnose(given: list[bytes], wanted: list[bytes]) -> Failed:
     return Failed("events_reordered", "the events are not in the order in which they were signed")
 
 
-def read_events(bundle: Bundle, manifest: Facts, root: bytes) -> tuple[Events, list[Gap], str]:
-    """Every event, its leaf in the tree, its row in the view. Returns what was seen of them, what is said to be
+def read_events(bundle: Bundle, manifest: Facts, root: bytes, views: Derived) -> tuple[Events, list[Gap], str]:
+    """Every event, its leaf in the tree, what the views say of it. Returns what was seen of them, what is said to be
     pruned, and the digest of the file."""
-    tree, events, view, digest = Tree(), Events(), View(bundle), hashlib.sha256()
+    tree, events, digest = Tree(), Events(), hashlib.sha256()
     filler = Filler(bundle, manifest)
     with bundle.open("events.jsonl") as file:
         for part in check_parts(file, digest, manifest, Numbers(bundle, manifest)):
             events.take(part)
-            view.expect(part.rows.getvalue(), f"from row {part.numbers[0]}")
+            views.take(part.views)
             for number, leaf in zip(part.numbers, part.leaves):  # noqa: B905 - of one length; Python 3.10
                 if tree.size != number:
                     filler.fill(tree, number)
                 tree.add(leaf)
-    view.end()
     filler.fill(tree, manifest["size"])
     if tree.size != manifest["size"]:
         raise Failed("root_mismatch", "there are more events than the log has")
@@ -81,14 +82,16 @@ def leaves_given(bundle: Bundle) -> list[bytes]:
 
 def check_log(bundle: Bundle, manifest: Facts, root: bytes) -> tuple[Events, list[Gap]]:
     """The events are the leaves at their indices of the signed tree; in a range, none is changed, added, left out."""
+    views = Derived()
     try:
-        events, pruned, digest = read_events(bundle, manifest, root)
+        events, pruned, digest = read_events(bundle, manifest, root, views)
     except Failed as failure:
         if failure.name != "filtered_export":
             explain(bundle, manifest, root)  # a changed event is what is wrong, not what the change made of it
         raise
     if digest != manifest["files"]["events.jsonl"]["sha256"]:
         raise Failed("file_changed", "events.jsonl is not the file that was signed")
+    views.check(bundle, report_log(bundle, manifest))
     whole = manifest["selection"]["kind"] == "range"
     if not whole:
         check_proofs(bundle, manifest, root)
@@ -99,6 +102,14 @@ def check_log(bundle: Bundle, manifest: Facts, root: bytes) -> tuple[Events, lis
     if whole and left and not pruned:
         raise Failed("intent_without_outcome", f"{len(left)} requests have no outcome, the first is event {left[0]}")
     return events, pruned
+
+
+def report_log(bundle: Bundle, manifest: Facts) -> Facts:
+    """What the report says of the log as a whole."""
+    selection = manifest["selection"] | {"start": manifest["start"], "end": manifest["end"]}
+    _, signatures = read_note(bundle.text("checkpoint"))
+    signers = [name for name, _, _ in signatures]
+    return log_facts(manifest["origin"], selection, manifest["size"], manifest["root"], signers)
 
 
 def check_pruned(gaps: list[Gap], events: Events) -> None:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import csv
+import hashlib
 import io
+import json
 
 from kasbah.audit.export.verifier.archive import Bundle
 from kasbah.audit.export.verifier.failure import Facts, Failed
+from kasbah.audit.export.verifier.ocsf import ocsf_of
+from kasbah.audit.export.verifier.parquet import Groups, Table, cells_of, grouped
+from kasbah.audit.export.verifier.tally import Tally
 
 COLUMNS = ("index", "id", "time", "type", "outcome", "actor", "resource", "reason", "request_id", "site", "worker")
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
+CSV, OCSF, PARQUET, REPORT = "views/events.csv", "views/ocsf.jsonl", "views/events.parquet", "report/report.json"
+COMPACT = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def row_of(number: int, event: Facts) -> list[str]:
@@ -23,21 +31,68 @@ def row_of(number: int, event: Facts) -> list[str]:
     return ["'" + cell if cell.startswith(FORMULA) else cell for cell in cells]
 
 
-class View:
-    """views/events.csv, derived again while the events are read."""
+def ocsf_line(number: int, event: Facts) -> bytes:
+    """One line of views/ocsf.jsonl."""
+    return COMPACT.encode(ocsf_of(number, event)).encode() + b"\n"
 
-    def __init__(self, bundle: Bundle) -> None:
-        self.lines: io.TextIOWrapper | None = None
-        if "views/events.csv" in bundle.infos:
-            self.lines = io.TextIOWrapper(bundle.open("views/events.csv"), encoding="utf-8", newline="")
-            self.expect(",".join(COLUMNS) + "\r\n", "the head")
 
-    def expect(self, text: str, what: str) -> None:
-        """The next rows."""
-        if self.lines is not None and self.lines.read(len(text)) != text:
-            raise Failed("view_differs", f"views/events.csv does not say what the log says ({what})")
+def report_file(tally: Tally, log: Facts) -> bytes:
+    """report/report.json."""
+    return COMPACT.encode(tally.report(log)).encode() + b"\n"
 
-    def end(self) -> None:
-        """Nothing may follow."""
-        if self.lines is not None and self.lines.read(1):
-            raise Failed("view_differs", "views/events.csv has more rows than the log has events")
+
+class Slice:
+    """What events that follow each other give for the views; `position`: of the first in the export.
+
+    After `close` it holds plain values, for another process.
+    """
+
+    def __init__(self, position: int) -> None:
+        self.tally = Tally()
+        self.csv = self.ocsf = b""
+        self.groups: Groups = {}
+        self.rows = 0
+        self._position = position
+        self._csv = io.StringIO()
+        self._writer = csv.writer(self._csv, lineterminator="\r\n")
+        self._lines: list[bytes] = []
+        self._rows: list[tuple[bytes, ...]] = []
+
+    def add(self, number: int, event: Facts, leaf: bytes) -> None:
+        """The next event."""
+        self._writer.writerow(row_of(number, event))
+        self._lines.append(ocsf_line(number, event))
+        self._rows.append(cells_of(number, event, leaf))
+        self.tally.add(number, event)
+
+    def close(self) -> None:
+        """No event follows."""
+        self.csv, self.ocsf = self._csv.getvalue().encode(), b"".join(self._lines)
+        self.groups, self.rows = grouped(self._position, self._rows), len(self._rows)
+        del self._csv, self._writer, self._lines, self._rows
+
+
+class Derived:
+    """The files of the views as they must be: their digests."""
+
+    def __init__(self) -> None:
+        self.tally = Tally()
+        self._digests = {path: hashlib.sha256() for path in (CSV, OCSF, PARQUET)}
+        self._digests[CSV].update(",".join(COLUMNS).encode() + b"\r\n")
+        self._table = Table(self._digests[PARQUET].update)
+
+    def take(self, part: Slice) -> None:
+        """What follows."""
+        self._digests[CSV].update(part.csv)
+        self._digests[OCSF].update(part.ocsf)
+        self._table.add(part.groups, part.rows)
+        self.tally.merge(part.tally)
+
+    def check(self, bundle: Bundle, log: Facts) -> None:
+        """Every view that is there says what the log says. `log` is what the report says of the whole log."""
+        self._table.end()
+        wanted = {path: digest.hexdigest() for path, digest in self._digests.items()}
+        wanted[REPORT] = hashlib.sha256(report_file(self.tally, log)).hexdigest()
+        for path, digest in wanted.items():
+            if path in bundle.infos and bundle.digest(path) != digest:
+                raise Failed("view_differs", f"{path} does not say what the log says")
