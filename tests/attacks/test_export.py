@@ -178,6 +178,32 @@ def test_without_the_key_every_change_is_named(
     assert check(altered(bundle, attack)) == error
 
 
+def test_without_its_views_an_export_is_said_to_be_so(
+    check: Callable[..., str], bundle: bytes, log: Signed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A view that lies under the log's own signature: only deriving it again shows that."""
+    lying = resigned(bundle, log, "report/report.json", lambda data: data.replace(b'"events":600', b'"events":599', 1))
+    assert check(lying) == "view_differs"
+    assert check(lying, "--log-only") == ""
+    arguments = [str(tmp_path / "export.zip"), "--key", log.key.vkey(), "--log-only"]
+    assert program.main(arguments) == 0
+    assert "NOT CHECKED" in capsys.readouterr().out
+
+
+def resigned(bundle: bytes, log: Signed, path: str, change: Callable[[bytes], bytes]) -> bytes:
+    """The export with one file changed by the operator, who signs its manifest again."""
+
+    def attach(files: dict[str, bytes]) -> None:
+        files[path] = change(files[path])
+        manifest = json.loads(files["MANIFEST.json"])
+        manifest["files"][path]["sha256"] = hashlib.sha256(files[path]).hexdigest()
+        files["MANIFEST.json"] = canonical.dumps(manifest)
+        text = f"{archive.FORMAT}\n{ORIGIN}\n{hashlib.sha256(files['MANIFEST.json']).hexdigest()}\n"
+        files["MANIFEST.note"] = str(Note(text, (note.sign(text, log.key, log.private.sign),))).encode()
+
+    return altered(bundle, attach)
+
+
 def test_several_processes_find_what_one_finds(
     check: Callable[..., str], bundle: bytes, log: Signed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

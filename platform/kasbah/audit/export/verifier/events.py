@@ -36,10 +36,10 @@ DECODER = json.JSONDecoder(parse_float=_no_float, parse_constant=_no_float)
 class Part:
     """What is found in some events that follow each other; workers send it back, so it holds plain values."""
 
-    def __init__(self, numbers: Sequence[int], position: int) -> None:
+    def __init__(self, numbers: Sequence[int], position: int, views: bool) -> None:
         self.numbers = numbers  # their indices in the log
         self.leaves: list[bytes] = []
-        self.views = Slice(position)
+        self.views = Slice(position, views)
         self.failure: tuple[str, str] | None = None
         self.earliest, self.latest = float("inf"), 0.0
         self.types: dict[str, int] = {}
@@ -49,10 +49,10 @@ class Part:
         self.erasing: dict[str, list[str]] = {}  # event that tells that content was erased -> requests that it names
 
 
-def check_part(tenant: str, numbers: Sequence[int], lines: list[bytes], position: int = 0) -> Part:
+def check_part(tenant: str, numbers: Sequence[int], lines: list[bytes], position: int = 0, views: bool = False) -> Part:
     """Look at each event by itself, in whatever process. `numbers` are their indices, `position` their first's place
     among the events that are shown."""
-    part, number = Part(numbers, position), -1
+    part, number = Part(numbers, position, views), -1
     try:
         for number, line in zip(numbers, lines):  # noqa: B905 - of one length; Python 3.10
             event = _event(line, tenant, number)
@@ -135,7 +135,7 @@ class Events:
         return [event for event, at in self.open.items() if at < self.latest - OPEN]
 
 
-def check_parts(file: IO[bytes], digest: Any, manifest: Facts, numbers: Numbers) -> Iterator[Part]:
+def check_parts(file: IO[bytes], digest: Any, manifest: Facts, numbers: Numbers, views: bool) -> Iterator[Part]:
     """Every event of a file, in order; many are looked at by several processes at once."""
     tenant = manifest["origin"].rsplit("/", 1)[-1]
     workers = min(4, os.cpu_count() or 1) if manifest["events"] >= MANY else 1
@@ -144,7 +144,7 @@ def check_parts(file: IO[bytes], digest: Any, manifest: Facts, numbers: Numbers)
     with multiprocessing.Pool(workers) if workers > 1 else contextlib.nullcontext() as pool:
         while lines := file.readlines(BLOCK):
             digest.update(b"".join(lines))
-            given = (tenant, numbers.take(len(lines)), lines, position)
+            given = (tenant, numbers.take(len(lines)), lines, position, views)
             position += len(lines)
             if pool is None:
                 yield check_part(*given)

@@ -53,15 +53,16 @@ def diagnose(given: list[bytes], wanted: list[bytes]) -> Failed:
     return Failed("events_reordered", "the events are not in the order in which they were signed")
 
 
-def read_events(bundle: Bundle, manifest: Facts, root: bytes, views: Derived) -> tuple[Events, list[Gap], str]:
+def read_events(bundle: Bundle, manifest: Facts, root: bytes, views: Derived | None) -> tuple[Events, list[Gap], str]:
     """Every event, its leaf in the tree, what the views say of it. Returns what was seen of them, what is said to be
     pruned, and the digest of the file."""
     tree, events, digest = Tree(), Events(), hashlib.sha256()
     filler = Filler(bundle, manifest)
     with bundle.open("events.jsonl") as file:
-        for part in check_parts(file, digest, manifest, Numbers(bundle, manifest)):
+        for part in check_parts(file, digest, manifest, Numbers(bundle, manifest), views is not None):
             events.take(part)
-            views.take(part.views)
+            if views is not None:
+                views.take(part.views)
             for number, leaf in zip(part.numbers, part.leaves):  # noqa: B905 - of one length; Python 3.10
                 if tree.size != number:
                     filler.fill(tree, number)
@@ -80,18 +81,19 @@ def leaves_given(bundle: Bundle) -> list[bytes]:
         return [leaf_hash(line.rstrip(b"\n")) for line in file]
 
 
-def check_log(bundle: Bundle, manifest: Facts, root: bytes) -> tuple[Events, list[Gap]]:
+def check_log(bundle: Bundle, manifest: Facts, root: bytes, *, views: bool) -> tuple[Events, list[Gap]]:
     """The events are the leaves at their indices of the signed tree; in a range, none is changed, added, left out."""
-    views = Derived()
+    derived = Derived() if views else None
     try:
-        events, pruned, digest = read_events(bundle, manifest, root, views)
+        events, pruned, digest = read_events(bundle, manifest, root, derived)
     except Failed as failure:
         if failure.name != "filtered_export":
             explain(bundle, manifest, root)  # a changed event is what is wrong, not what the change made of it
         raise
     if digest != manifest["files"]["events.jsonl"]["sha256"]:
         raise Failed("file_changed", "events.jsonl is not the file that was signed")
-    views.check(bundle, report_log(bundle, manifest))
+    if derived is not None:
+        derived.check(bundle, report_log(bundle, manifest))
     whole = manifest["selection"]["kind"] == "range"
     if not whole:
         check_proofs(bundle, manifest, root)

@@ -44,10 +44,11 @@ def report_file(tally: Tally, log: Facts) -> bytes:
 class Slice:
     """What events that follow each other give for the views; `position`: of the first in the export.
 
-    After `close` it holds plain values, for another process.
+    After `close` it holds plain values, for another process. Without `wanted` it derives nothing.
     """
 
-    def __init__(self, position: int) -> None:
+    def __init__(self, position: int, wanted: bool) -> None:
+        self.wanted = wanted
         self.tally = Tally()
         self.csv = self.ocsf = b""
         self.groups: Groups = {}
@@ -60,6 +61,8 @@ class Slice:
 
     def add(self, number: int, event: Facts, leaf: bytes) -> None:
         """The next event."""
+        if not self.wanted:
+            return
         self._writer.writerow(row_of(number, event))
         self._lines.append(ocsf_line(number, event))
         self._rows.append(cells_of(number, event, leaf))
