@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, Protocol
 
+from kasbah.audit.export.report.page import page
+from kasbah.audit.export.report.texts import LANGUAGES, Texts
 from kasbah.audit.export.verifier.parquet import Table, cells_of, grouped
 from kasbah.audit.export.verifier.tally import Tally, log_facts
 from kasbah.audit.export.verifier.views import COLUMNS, CSV, OCSF, PARQUET, REPORT, ocsf_line, report_file, row_of
@@ -117,7 +119,7 @@ class ParquetView:
 
 
 class ReportView:
-    """report/report.json: what is counted and listed, for people."""
+    """report/report.json: what is counted and listed; and a page of it in each language."""
 
     def __init__(self, header: Header) -> None:
         self._log = log_facts(header.origin, header.selection, header.size, header.root, list(header.signers))
@@ -130,6 +132,9 @@ class ReportView:
     def finish(self) -> Iterable[Made]:
         """The facts."""
         yield Made(REPORT, io.BytesIO(report_file(self._tally, self._log)))
+        report = self._tally.report(self._log)
+        for language in LANGUAGES:
+            yield Made(f"report/report.{language}.html", io.BytesIO(page(report, Texts(language)).encode()))
 
 
 class _Utf8:
