@@ -10,13 +10,15 @@ from kasbah.audit.export.report.articles import articles
 from kasbah.audit.export.report.texts import Texts
 
 Facts = dict[str, Any]
+WORD = 24  # characters of a name that may stand on one line; a longer one is broken where the column ends
 STYLE = """
 body{font:15px/1.5 "Noto Sans","Noto Sans Arabic","Noto Sans JP",system-ui,sans-serif;color:#1a1a1a;background:#fff;
 max-width:62rem;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.6rem}h2{font-size:1.2rem;margin-top:2rem;border-bottom:2px solid #1a4d6b}
 table{border-collapse:collapse;width:100%;margin:.5rem 0}
-th,td{border:1px solid #767676;padding:.25rem .5rem;text-align:start;vertical-align:top;overflow-wrap:anywhere}
+th,td{border:1px solid #767676;padding:.25rem .5rem;text-align:start;vertical-align:top}
 thead th{background:#e6eef2}td.n{text-align:end;white-space:nowrap}
+code.long{overflow-wrap:anywhere}
 code{font-family:"Noto Sans Mono",ui-monospace,monospace;font-size:.85em}
 .note{border-inline-start:4px solid #1a4d6b;padding-inline-start:.75rem}
 @media print{body{margin:0;max-width:none;font-size:10pt}thead{display:table-header-group}tr,h2{break-inside:avoid}
@@ -196,7 +198,8 @@ def _note(text: str) -> str:
 
 def _code(text: str) -> str:
     """A name out of the log; written from left to right in every language."""
-    return f'<code dir="ltr">{escape(text)}</code>' if text else ""
+    long = ' class="long"' if any(len(word) > WORD for word in text.split("-")) else ""
+    return f'<code dir="ltr"{long}>{escape(text)}</code>' if text else ""
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str | int]], texts: Texts) -> str:
