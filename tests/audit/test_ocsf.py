@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kasbah.audit.export.verifier.ocsf import ACCOUNTS, LOGONS, OTHER, SEVERITIES, VERBS, ocsf_of
+from kasbah.audit.export.verifier.ocsf import ACCOUNTS, COMPACT, LOGONS, OTHER, SEVERITIES, VERBS, ocsf_of, ocsf_text
 from kasbah.audit.services.events import EventType
 from tests.audit.bundles import event
 
@@ -124,3 +124,21 @@ def test_nothing_of_the_log_is_lost() -> None:
         assert value in text
     for value in ("model-1", "weights-1", "policy-1", "rule-1", "commitment-1", "41", "42", "43", "44", "45"):
         assert value in text
+
+
+@pytest.mark.parametrize("kind", [kind.value for kind in EventType])
+def test_what_is_written_once_for_many_events_is_what_each_would_have(kind: str) -> None:
+    """Texts that look like places to fill in stay what they are; what is missing, empty or odd is told as alone."""
+    odd: list[dict[str, Any]] = [
+        {},
+        {"request_id": "%(id)s", "reason": "100 %"},
+        {"request_id": "%s", "actor": {"kind": "system", "id": "%(time)s", "on_behalf_of": '"'}},
+        {"actor": {"id": 'index"'}, "resource": {"type": "é", "id": "", "digest": "d"}},
+        {"actor": {"kind": "%%"}, "resource": {"id": "r"}, "site": "s", "worker": "w", "model": {}},
+        {"resource": {}, "details": {"fields": ["password"], "user": "u", "role": "%(unmapped)s"}, "index": "own"},
+        {"details": {"fields": ["is_active"], "is_active": True}, "version": True, "unmapped": 1, "millisecond": "2"},
+        {"details": {"fields": ["is_active"], "is_active": 1}, "version": 1, "tokens": {"prompt": 1}, "intent": "i"},
+    ]
+    for number, fields in enumerate(odd * 2):
+        one = json.loads(event(number, type=kind, **fields))
+        assert ocsf_text(number, one) == COMPACT.encode(ocsf_of(number, one))

@@ -13,10 +13,11 @@ import pyarrow.parquet
 import pytest
 
 from kasbah.audit.export.verifier import parquet
+from kasbah.audit.export.verifier.events import check_part
 from kasbah.audit.export.verifier.tally import LISTED, SECTIONS, Tally, sections_of
 from kasbah.audit.log.merkle import leaf_hash
 from kasbah.audit.services.events import EventType
-from tests.audit.bundles import ORIGIN, Signed, event, signed
+from tests.audit.bundles import ORIGIN, TENANT, Signed, event, signed
 
 REQUEST: dict[str, Any] = {
     "type": "inference.outcome",
@@ -68,6 +69,16 @@ def test_no_events_are_a_table_too(tmp_path: Path) -> None:
     (tmp_path / "none.parquet").write_bytes(part(made, "views/events.parquet", 1, 1))
     assert pyarrow.parquet.read_table(tmp_path / "none.parquet").num_rows == 0
     assert part(made, "views/ocsf.jsonl", 1, 1) == b""
+
+
+@pytest.mark.parametrize("wrong", [{"tokens": {"prompt": "7"}}, {"policy": {"version": "3"}}, {"reason": 7}])
+def test_an_event_that_fits_no_column_is_named(wrong: dict[str, Any]) -> None:
+    lines = [event(at, **(wrong if at == 3 else {})) + b"\n" for at in range(6)]
+    part = check_part(TENANT, range(10, 16), lines, 0, views=True)
+    assert part.failure is not None
+    assert part.failure[0] == "event_malformed"
+    assert "event 13:" in part.failure[1]
+    assert check_part(TENANT, range(10, 16), lines, 0, views=False).failure is None
 
 
 def test_the_report_counts(tmp_path: Path) -> None:

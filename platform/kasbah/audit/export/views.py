@@ -13,7 +13,7 @@ from typing import IO, Any, Protocol
 
 from kasbah.audit.export.report.page import page
 from kasbah.audit.export.report.texts import LANGUAGES, Texts
-from kasbah.audit.export.verifier.parquet import Table, cells_of, grouped
+from kasbah.audit.export.verifier.parquet import Row, Table, cells_of, grouped
 from kasbah.audit.export.verifier.tally import Tally, log_facts
 from kasbah.audit.export.verifier.views import COLUMNS, CSV, OCSF, PARQUET, REPORT, ocsf_line, report_file, row_of
 from kasbah.audit.log.merkle import leaf_hash
@@ -97,7 +97,7 @@ class ParquetView:
     def __init__(self, header: Header) -> None:
         self._file = header.spool()
         self._table = Table(self._file.write)
-        self._rows: list[tuple[bytes, ...]] = []
+        self._rows: list[Row] = []
         self._position = 0
 
     def add(self, number: int, event: Facts, data: bytes) -> None:

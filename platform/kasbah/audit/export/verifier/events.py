@@ -8,11 +8,11 @@ import multiprocessing
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 from typing import IO, Any
 
 from kasbah.audit.export.verifier.failure import Facts, Failed
 from kasbah.audit.export.verifier.gaps import Numbers
+from kasbah.audit.export.verifier.parquet import micros_of
 from kasbah.audit.export.verifier.tree import leaf_hash
 from kasbah.audit.export.verifier.views import Slice
 
@@ -60,11 +60,13 @@ def check_part(tenant: str, numbers: Sequence[int], lines: list[bytes], position
             part.leaves.append(leaf)
             part.views.add(number, event, leaf)
             _note(part, event, number)
+        part.views.close()
     except Failed as failure:
         part.failure = (failure.name, str(failure))
     except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
         part.failure = ("event_malformed", f"event {number}: {type(error).__name__}: {error}")
-    part.views.close()
+    if part.failure is not None:
+        part.views = Slice(position, wanted=False)
     return part
 
 
@@ -85,7 +87,7 @@ def _event(line: bytes, tenant: str, number: int) -> Facts:
 
 
 def _note(part: Part, event: Facts, number: int) -> None:
-    at = datetime.fromisoformat(event["time"].replace("Z", "+00:00")).timestamp()
+    at = micros_of(event["time"]) / 1_000_000
     if at < part.latest - BACKWARDS:
         raise Failed("clock_went_back", f"event {number} is {part.latest - at:.0f} s older than one before it")
     part.earliest, part.latest = min(at, part.earliest), max(at, part.latest)

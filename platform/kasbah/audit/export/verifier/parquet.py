@@ -6,8 +6,11 @@ github.com/apache/parquet-format, its structures in Thrift's compact protocol.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta, timezone
+from functools import lru_cache
+from typing import Any
 
 from kasbah.audit.export.verifier.failure import Facts
 
@@ -45,64 +48,73 @@ FIELDS = {
 }
 TRUE, I32, I64, BINARY, LIST, STRUCT = 1, 5, 6, 8, 9, 12  # types of Thrift's compact protocol
 DAY_ZERO = datetime(1970, 1, 1, tzinfo=timezone.utc)  # noqa: UP017 - runs on Python 3.10 too
+MICROSECOND = timedelta(microseconds=1)
+Row = tuple[Any, ...]
 Groups = dict[int, list[bytes]]  # of a part: number of the row group -> what it adds to each column
 
 
-def cells_of(index: int, event: Facts, leaf: bytes) -> tuple[bytes, ...]:
-    """The event's row, each cell PLAIN. What an event does not say is an empty text, or 0."""
+@lru_cache(maxsize=16)
+def micros_of(time: str) -> int:
+    """Microseconds since 1970 in UTC. A view after the other asks for the same event's."""
+    return (datetime.fromisoformat(time.replace("Z", "+00:00")) - DAY_ZERO) // MICROSECOND
+
+
+def cells_of(index: int, event: Facts, leaf: bytes) -> Row:
+    """The event's row. What an event does not say is an empty text, or 0."""
     actor, resource = event["actor"], event.get("resource", {})
     policy, model, tokens = event.get("policy", {}), event.get("model", {}), event.get("tokens", {})
-    moment = datetime.fromisoformat(event["time"].replace("Z", "+00:00")) - DAY_ZERO
     return (
-        _number(index),
-        _text(event["id"]),
-        _number(moment // timedelta(microseconds=1)),
-        _text(event["type"]),
-        _text(event["outcome"]),
-        _text(event.get("reason", "")),
-        _text(actor.get("kind", "")),
-        _text(actor.get("id", "")),
-        _text(actor.get("authentication", "")),
-        _text(resource.get("type", "")),
-        _text(resource.get("id", "")),
-        _text(resource.get("digest", "")),
-        _text(event.get("request_id", "")),
-        _text(event.get("intent", "")),
-        _text(event.get("tenant", "")),
-        _text(policy.get("id", "")),
-        _number(policy.get("version", 0)),
-        _text(policy.get("decision", "")),
-        _text(policy.get("rule", "")),
-        _text(event.get("details", {}).get("data_class", "")),
-        _text(model.get("name", "")),
-        _text(model.get("digest", "")),
-        _text(event.get("site", "")),
-        _text(event.get("worker", "")),
-        _number(tokens.get("prompt", 0)),
-        _number(tokens.get("completion", 0)),
-        _text(leaf.hex()),
+        index,
+        event["id"],
+        micros_of(event["time"]),
+        event["type"],
+        event["outcome"],
+        event.get("reason", ""),
+        actor.get("kind", ""),
+        actor.get("id", ""),
+        actor.get("authentication", ""),
+        resource.get("type", ""),
+        resource.get("id", ""),
+        resource.get("digest", ""),
+        event.get("request_id", ""),
+        event.get("intent", ""),
+        event.get("tenant", ""),
+        policy.get("id", ""),
+        policy.get("version", 0),
+        policy.get("decision", ""),
+        policy.get("rule", ""),
+        event.get("details", {}).get("data_class", ""),
+        model.get("name", ""),
+        model.get("digest", ""),
+        event.get("site", ""),
+        event.get("worker", ""),
+        tokens.get("prompt", 0),
+        tokens.get("completion", 0),
+        leaf.hex(),
     )
 
 
-def _text(value: str) -> bytes:
-    data = value.encode()
-    return len(data).to_bytes(4, "little") + data
-
-
-def _number(value: int) -> bytes:
-    return value.to_bytes(8, "little", signed=True)
-
-
-def grouped(position: int, rows: list[tuple[bytes, ...]]) -> Groups:
+def grouped(position: int, rows: list[Row]) -> Groups:
     """What rows that follow each other add to the columns. `position`: of the first, among all rows of the table."""
     found: Groups = {}
     at = 0
     while at < len(rows):
         group = (position + at) // GROUP
         end = min(len(rows), (group + 1) * GROUP - position)
-        found[group] = [b"".join(column) for column in zip(*rows[at:end], strict=True)]
+        columns = zip(FIELDS.values(), zip(*rows[at:end], strict=True), strict=True)
+        found[group] = [_texts(column) if kind == TEXT else _numbers(column) for kind, column in columns]
         at = end
     return found
+
+
+def _texts(column: tuple[Any, ...]) -> bytes:
+    """A column, PLAIN; what is there often is encoded once."""
+    encoded = {value: len(data := value.encode()).to_bytes(4, "little") + data for value in set(column)}
+    return b"".join(map(encoded.__getitem__, column))
+
+
+def _numbers(column: tuple[Any, ...]) -> bytes:
+    return struct.pack(f"<{len(column)}q", *column)
 
 
 class Table:

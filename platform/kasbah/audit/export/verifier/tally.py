@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from kasbah.audit.export.verifier.failure import Facts
 
 REPORT_FORMAT = "kasbah-audit-report@v1"
@@ -12,7 +14,8 @@ APPROVALS = ("approved", "rejected", "withdrawn", "release_requested", "released
 READS = ("audit.read", "content.read", "policy.simulated")
 
 
-def sections_of(kind: str) -> list[str]:
+@lru_cache(maxsize=256)
+def sections_of(kind: str) -> tuple[str, ...]:
     """In which sections of the report an event of this type is listed."""
     subject, _, verb = kind.partition(".")
     policy = subject in ("policy", "baseline") and verb != "simulated"
@@ -27,7 +30,7 @@ def sections_of(kind: str) -> list[str]:
         "keys": subject.endswith("key") or verb.startswith("key_"),
         "interventions": kind in ("log.trusted", "egress.refused", "inference.refused", "worker.enrolment_refused"),
     }
-    return [name for name in SECTIONS if belongs[name]]
+    return tuple(name for name in SECTIONS if belongs[name])
 
 
 class Tally:
@@ -50,7 +53,7 @@ class Tally:
         self.events += 1
         self.first = self.first or event["time"]
         self.last = event["time"]
-        _count(self.types, kind, event["outcome"])
+        _count(self.types, kind, {event["outcome"]: 1})
         if kind.startswith("inference."):
             self._request(kind[len("inference.") :], event)
         for name in sections_of(kind):
@@ -62,18 +65,22 @@ class Tally:
         model = event.get("model", {}).get("name", "")
         data_class = event.get("details", {}).get("data_class", "")
         if verb == "denied":
-            _count(self.denials, event.get("reason", ""), event.get("policy", {}).get("rule", ""))
+            _count(self.denials, event.get("reason", ""), {event.get("policy", {}).get("rule", ""): 1})
         if verb in ("intent", "denied"):
-            _count(self.models, model, "asked" if verb == "intent" else "denied")
-            _count(self.classes, data_class, "asked" if verb == "intent" else "denied")
+            counts = {"asked" if verb == "intent" else "denied": 1}
+            _count(self.models, model, counts)
+            _count(self.classes, data_class, counts)
         if verb == "outcome":
             tokens = event.get("tokens", {})
-            for table, name in ((self.models, model), (self.sites, event.get("site", ""))):
-                _count(table, name, "ended")
-                _count(table, name, "succeeded", int(event["outcome"] == "success"))
-                _count(table, name, "prompt_tokens", tokens.get("prompt", 0))
-                _count(table, name, "completion_tokens", tokens.get("completion", 0))
-                _count(table, name, "estimated", int(not tokens.get("exact", True)))
+            counts = {
+                "ended": 1,
+                "succeeded": int(event["outcome"] == "success"),
+                "prompt_tokens": tokens.get("prompt", 0),
+                "completion_tokens": tokens.get("completion", 0),
+                "estimated": int(not tokens.get("exact", True)),
+            }
+            _count(self.models, model, counts)
+            _count(self.sites, event.get("site", ""), counts)
 
     def merge(self, later: Tally) -> None:
         """Add what was counted of the events that follow."""
@@ -83,8 +90,7 @@ class Tally:
         for mine, other in ((self.types, later.types), (self.denials, later.denials), (self.models, later.models),
                             (self.sites, later.sites), (self.classes, later.classes)):  # fmt: skip
             for name, counts in other.items():
-                for what, number in counts.items():
-                    _count(mine, name, what, number)
+                _count(mine, name, counts)
         for name in SECTIONS:
             self.listed[name] += later.listed[name]
             self.lists[name] += later.lists[name][: LISTED - len(self.lists[name])]
@@ -116,9 +122,12 @@ def log_facts(origin: str, selection: Facts, size: int, root: str, signers: list
     }
 
 
-def _count(table: dict[str, dict[str, int]], name: str, what: str, number: int = 1) -> None:
-    row = table.setdefault(name, {})
-    row[what] = row.get(what, 0) + number
+def _count(table: dict[str, dict[str, int]], name: str, counts: dict[str, int]) -> None:
+    row = table.get(name)
+    if row is None:
+        row = table[name] = {}
+    for what, number in counts.items():
+        row[what] = row.get(what, 0) + number
 
 
 def _entry(number: int, event: Facts) -> Facts:

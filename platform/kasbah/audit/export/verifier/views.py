@@ -5,35 +5,49 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import json
+import struct
 
 from kasbah.audit.export.verifier.archive import Bundle
 from kasbah.audit.export.verifier.failure import Facts, Failed
-from kasbah.audit.export.verifier.ocsf import ocsf_of
-from kasbah.audit.export.verifier.parquet import Groups, Table, cells_of, grouped
+from kasbah.audit.export.verifier.ocsf import COMPACT, ocsf_text
+from kasbah.audit.export.verifier.parquet import Groups, Row, Table, cells_of, grouped
 from kasbah.audit.export.verifier.tally import Tally
 
+UNFIT = (AttributeError, TypeError, ValueError, struct.error)  # with which a value fails to be in a column
 COLUMNS = ("index", "id", "time", "type", "outcome", "actor", "resource", "reason", "request_id", "site", "worker")
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
+FORMULA = frozenset("=+-@\t\r")
 CSV, OCSF, PARQUET, REPORT = "views/events.csv", "views/ocsf.jsonl", "views/events.parquet", "report/report.json"
-COMPACT = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def row_of(number: int, event: Facts) -> list[str]:
     """One row of views/events.csv; a cell that a spreadsheet would run as a formula gets an apostrophe."""
-    actor, resource = event.get("actor", {}), event.get("resource", {})
-    plain = {
-        "index": str(number),
-        "actor": f"{actor.get('kind', '')}:{actor.get('id', '')}",
-        "resource": f"{resource.get('type', '')}:{resource.get('id', '')}" if resource else "",
-    }
-    cells = [plain[name] if name in plain else str(event.get(name, "")) for name in COLUMNS]
-    return ["'" + cell if cell.startswith(FORMULA) else cell for cell in cells]
+    actor, resource, said = event.get("actor", {}), event.get("resource", {}), event.get
+    cells = (
+        str(number),
+        str(said("id", "")),
+        str(said("time", "")),
+        str(said("type", "")),
+        str(said("outcome", "")),
+        f"{actor.get('kind', '')}:{actor.get('id', '')}",
+        f"{resource.get('type', '')}:{resource.get('id', '')}" if resource else "",
+        str(said("reason", "")),
+        str(said("request_id", "")),
+        str(said("site", "")),
+        str(said("worker", "")),
+    )
+    return ["'" + cell if cell[:1] in FORMULA else cell for cell in cells]
+
+
+def csv_text(rows: list[list[str]]) -> bytes:
+    """Lines of views/events.csv."""
+    made = io.StringIO()
+    csv.writer(made, lineterminator="\r\n").writerows(rows)
+    return made.getvalue().encode()
 
 
 def ocsf_line(number: int, event: Facts) -> bytes:
     """One line of views/ocsf.jsonl."""
-    return COMPACT.encode(ocsf_of(number, event)).encode() + b"\n"
+    return ocsf_text(number, event).encode() + b"\n"
 
 
 def report_file(tally: Tally, log: Facts) -> bytes:
@@ -54,25 +68,37 @@ class Slice:
         self.groups: Groups = {}
         self.rows = 0
         self._position = position
-        self._csv = io.StringIO()
-        self._writer = csv.writer(self._csv, lineterminator="\r\n")
+        self._csv: list[list[str]] = []
         self._lines: list[bytes] = []
-        self._rows: list[tuple[bytes, ...]] = []
+        self._rows: list[Row] = []
 
     def add(self, number: int, event: Facts, leaf: bytes) -> None:
         """The next event."""
         if not self.wanted:
             return
-        self._writer.writerow(row_of(number, event))
+        self._csv.append(row_of(number, event))
         self._lines.append(ocsf_line(number, event))
         self._rows.append(cells_of(number, event, leaf))
         self.tally.add(number, event)
 
     def close(self) -> None:
-        """No event follows."""
-        self.csv, self.ocsf = self._csv.getvalue().encode(), b"".join(self._lines)
-        self.groups, self.rows = grouped(self._position, self._rows), len(self._rows)
-        del self._csv, self._writer, self._lines, self._rows
+        """No event follows. Raises Failed when a value is not of its column's type."""
+        self.csv, self.ocsf = csv_text(self._csv), b"".join(self._lines)
+        rows, self.rows = self._rows, len(self._rows)
+        del self._csv, self._lines, self._rows
+        self.groups = columns_of(self._position, rows)
+
+
+def columns_of(position: int, rows: list[Row]) -> Groups:
+    """`grouped`, which names the event that does not fit."""
+    try:
+        return grouped(position, rows)
+    except UNFIT as error:
+        if len(rows) == 1:
+            raise Failed("event_malformed", f"event {rows[0][0]}: {error}") from error
+        for row in rows:
+            columns_of(0, [row])
+        raise
 
 
 class Derived:
