@@ -86,7 +86,7 @@ def test_numbers_and_times_are_written_as_the_language_does(pages: dict[str, str
 @pytest.mark.parametrize("language", LANGUAGES[1:])
 def test_every_text_is_translated(language: str) -> None:
     root = Path(str(resources.files("kasbah")))
-    with (root / "audit/export/report/page.py").open("rb") as source:
+    with (root / "audit/export/report/sections.py").open("rb") as source:
         wanted = {str(found[1]) for found in extract("python", source, keywords={"_": None, "gettext": None})}
     wanted |= {one.speaks for one in articles().entries}
     with (root / f"locale/{language}/LC_MESSAGES/django.po").open("rb") as file:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, Protocol
 
+from kasbah.audit.export.report.document import document
 from kasbah.audit.export.report.page import page
 from kasbah.audit.export.report.texts import LANGUAGES, Texts
 from kasbah.audit.export.verifier.parquet import Row, Table, cells_of, grouped
@@ -119,7 +120,7 @@ class ParquetView:
 
 
 class ReportView:
-    """report/report.json: what is counted and listed; and a page of it in each language."""
+    """report/report.json: what is counted and listed; and a page and a PDF of it in each language."""
 
     def __init__(self, header: Header) -> None:
         self._log = log_facts(header.origin, header.selection, header.size, header.root, list(header.signers))
@@ -134,7 +135,9 @@ class ReportView:
         yield Made(REPORT, io.BytesIO(report_file(self._tally, self._log)))
         report = self._tally.report(self._log)
         for language in LANGUAGES:
-            yield Made(f"report/report.{language}.html", io.BytesIO(page(report, Texts(language)).encode()))
+            texts = Texts(language)
+            yield Made(f"report/report.{language}.html", io.BytesIO(page(report, texts).encode()))
+            yield Made(f"report/report.{language}.pdf", io.BytesIO(document(report, texts)))
 
 
 class _Utf8:

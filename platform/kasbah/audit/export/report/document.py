@@ -1,0 +1,83 @@
+"""report.<language>.pdf: the same as the page, for printing and keeping; its fonts are in it, and no network is used.
+
+Typst sets it. What comes out of the log reaches it as data (JSON), never as its markup: see report.typ.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import typst
+
+from kasbah.audit.export.report.sections import (
+    Block,
+    Cell,
+    Heading,
+    Name,
+    Note,
+    Paragraph,
+    Points,
+    Table,
+    blocks,
+    title,
+)
+from kasbah.audit.export.report.texts import Texts
+
+Facts = dict[str, Any]
+PRINTED = 100  # events that a section lists on paper; the page and report.json list more, and all are counted
+TEMPLATE = Path(__file__).with_name("report.typ")
+FONTS = ("fontpkg_noto_sans", "fontpkg_ibm_plex_sans_arabic", "noto_cjk_sans_jp_regular", "noto_cjk_sans_jp_bold")
+
+
+def document(report: Facts, texts: Texts) -> bytes:
+    """The report in one language. The same report gives the same bytes."""
+    said = {
+        "title": title(texts),
+        "language": texts.language,
+        "rtl": texts.direction == "rtl",
+        "blocks": [_block(one, texts) for one in blocks(report, texts, PRINTED)],
+    }
+    return typst.compile(
+        TEMPLATE,
+        root=TEMPLATE.parent,
+        font_paths=_fonts(),
+        ignore_system_fonts=True,
+        format="pdf",
+        sys_inputs={"report": json.dumps(said)},
+    )
+
+
+def _block(block: Block, texts: Texts) -> Facts:
+    match block:
+        case Heading():
+            return {"kind": "heading", "name": block.name, "title": block.title}
+        case Note():
+            return {"kind": "note", "text": block.text}
+        case Paragraph():
+            return {"kind": "paragraph", "text": block.text}
+        case Points():
+            return {"kind": "points", "texts": list(block.texts)}
+        case Table():
+            rows = [[_cell(one, texts) for one in row] for row in block.rows]
+            return {"kind": "table", "head": list(block.head), "rows": rows}
+
+
+def _cell(cell: Cell, texts: Texts) -> Facts:
+    match cell:
+        case int():
+            return {"kind": "number", "text": texts.number(cell)}
+        case str():
+            return {"kind": "text", "text": cell}
+        case Name():
+            return {"kind": "name", "text": cell.text, "long": cell.long}
+    return {"kind": "links", "links": [{"target": one.target, "title": one.title} for one in cell]}
+
+
+@cache
+def _fonts() -> typst.Fonts:
+    """Read once for a process: they are some 35 MB."""
+    return typst.Fonts(include_system_fonts=False, font_paths=[str(resources.files(one)) for one in FONTS])
