@@ -22,7 +22,7 @@ from kasbah.audit.export.report.texts import Texts
 Facts = dict[str, Any]
 STYLE = """
 body{font:15px/1.5 "Noto Sans","Noto Sans Arabic","Noto Sans JP",system-ui,sans-serif;color:#1a1a1a;background:#fff;
-max-width:62rem;margin:2rem auto;padding:0 1rem}
+max-width:72rem;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.6rem}h2{font-size:1.2rem;margin-top:2rem;border-bottom:2px solid #1a4d6b}
 table{border-collapse:collapse;width:100%;margin:.5rem 0}
 th,td{border:1px solid #767676;padding:.25rem .5rem;text-align:start;vertical-align:top}
