@@ -80,7 +80,7 @@ def test_what_the_log_says_is_set_as_text(language: str) -> None:
 
 def test_the_hostile_names_would_do_harm_as_markup(tmp_path: Path) -> None:
     template = tmp_path / "x.typ"
-    template.write_text(HOSTILE.split()[0])
+    template.write_text(HOSTILE.split(maxsplit=1)[0])
     with pytest.raises(typst.TypstError, match="panicked"):
         typst.compile(template, font_paths=rendering._fonts())
 
