@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
+import zlib
 from pathlib import Path
 from typing import IO
 
@@ -23,6 +24,7 @@ class Bundle:
     """The export's files, read with care: an archive from elsewhere may be made to do harm."""
 
     def __init__(self, path: str) -> None:
+        self.path = path
         try:
             self.zip = zipfile.ZipFile(path)
             infos = self.zip.infolist()
@@ -67,12 +69,24 @@ class Bundle:
             self.digests[name] = digest.hexdigest()
         return self.digests[name]
 
+    def large(self, least: int) -> list[str]:
+        """Names of the files of at least so many bytes."""
+        return [name for name, info in self.infos.items() if info.file_size >= least]
+
     def text(self, name: str) -> str:
         """A small file as text."""
         try:
             return self.read(name).decode()
         except UnicodeDecodeError as error:
             raise Failed("bundle_unreadable", f"{name} is not UTF-8") from error
+
+
+def digest_apart(path: str, name: str) -> str:
+    """`Bundle.digest` in another process. "" when it cannot be read: whoever asks next finds out why."""
+    try:
+        return Bundle(path).digest(name)
+    except (Failed, zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError):
+        return ""
 
 
 def read_successions(bundle: Bundle) -> list[str]:

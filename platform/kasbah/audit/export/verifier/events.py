@@ -8,8 +8,9 @@ import multiprocessing
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import IO, Any
+from typing import Any
 
+from kasbah.audit.export.verifier.archive import Bundle, digest_apart
 from kasbah.audit.export.verifier.failure import Facts, Failed
 from kasbah.audit.export.verifier.gaps import Numbers
 from kasbah.audit.export.verifier.parquet import micros_of
@@ -20,6 +21,7 @@ LINE = 65_535  # bytes of an event
 BACKWARDS = 300  # seconds by which an event may lie before an earlier one: transactions overlap, clocks are adjusted
 MANY = 20_000  # events from which on several processes share the work
 BLOCK = 1 << 20  # bytes of events that are looked at together
+EVENTS = "events.jsonl"
 ERASING = ("content.erased",)
 OPEN = 3600  # seconds after which a request must have its outcome
 
@@ -137,13 +139,18 @@ class Events:
         return [event for event, at in self.open.items() if at < self.latest - OPEN]
 
 
-def check_parts(file: IO[bytes], digest: Any, manifest: Facts, numbers: Numbers, views: bool) -> Iterator[Part]:
-    """Every event of a file, in order; many are looked at by several processes at once."""
+def check_parts(bundle: Bundle, digest: Any, manifest: Facts, numbers: Numbers, views: bool) -> Iterator[Part]:
+    """Every event of the export, in order; many are looked at by several processes at once, which also read the other
+    large files, for their digests."""
     tenant = manifest["origin"].rsplit("/", 1)[-1]
     workers = min(4, os.cpu_count() or 1) if manifest["events"] >= MANY else 1
     waiting: deque[Any] = deque()
-    position = 0
-    with multiprocessing.Pool(workers) if workers > 1 else contextlib.nullcontext() as pool:
+    position, apart = 0, [name for name in bundle.large(BLOCK) if name != EVENTS]
+    with (
+        multiprocessing.Pool(workers) if workers > 1 else contextlib.nullcontext() as pool,
+        bundle.open(EVENTS) as file,
+    ):
+        digests = {name: pool.apply_async(digest_apart, (bundle.path, name)) for name in apart} if pool else {}
         while lines := file.readlines(BLOCK):
             digest.update(b"".join(lines))
             given = (tenant, numbers.take(len(lines)), lines, position, views)
@@ -156,3 +163,4 @@ def check_parts(file: IO[bytes], digest: Any, manifest: Facts, numbers: Numbers,
                     yield waiting.popleft().get()
         while waiting:
             yield waiting.popleft().get()
+        bundle.digests.update({name: found for name, one in digests.items() if (found := one.get())})

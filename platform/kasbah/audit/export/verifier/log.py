@@ -58,15 +58,14 @@ def read_events(bundle: Bundle, manifest: Facts, root: bytes, views: Derived | N
     pruned, and the digest of the file."""
     tree, events, digest = Tree(), Events(), hashlib.sha256()
     filler = Filler(bundle, manifest)
-    with bundle.open("events.jsonl") as file:
-        for part in check_parts(file, digest, manifest, Numbers(bundle, manifest), views is not None):
-            events.take(part)
-            if views is not None:
-                views.take(part.views)
-            for number, leaf in zip(part.numbers, part.leaves):  # noqa: B905 - of one length; Python 3.10
-                if tree.size != number:
-                    filler.fill(tree, number)
-                tree.add(leaf)
+    for part in check_parts(bundle, digest, manifest, Numbers(bundle, manifest), views is not None):
+        events.take(part)
+        if views is not None:
+            views.take(part.views)
+        for number, leaf in zip(part.numbers, part.leaves):  # noqa: B905 - of one length; Python 3.10
+            if tree.size != number:
+                filler.fill(tree, number)
+            tree.add(leaf)
     filler.fill(tree, manifest["size"])
     if tree.size != manifest["size"]:
         raise Failed("root_mismatch", "there are more events than the log has")

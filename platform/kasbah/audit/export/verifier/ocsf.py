@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import marshal
 from functools import lru_cache
+from json.encoder import encode_basestring
 
 from kasbah.audit.export.verifier.failure import Facts
 from kasbah.audit.export.verifier.parquet import micros_of
@@ -67,7 +68,7 @@ def ocsf_text(index: int, event: Facts) -> str:
     if "id" in shared.get("resource", ()):
         own["resource"] = event["resource"]["id"]
         shared["resource"] = event["resource"] | {"id": ""}
-    told: dict[str, str] = {name: COMPACT.encode(value) for name, value in own.items()}
+    told: dict[str, str] = {name: encode_basestring(value) for name, value in own.items()}
     told["index"] = str(index)
     told["millisecond"] = str(micros_of(event["time"]) // 1000)
     told["unmapped"] = COMPACT.encode(_unmapped(event))
