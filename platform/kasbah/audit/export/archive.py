@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import IO
 
 EPOCH = (1980, 1, 1, 0, 0, 0)  # a zip's earliest time: the same for every file, so that nothing depends on the clock
-LEVEL = 6  # of zlib
+LEVEL = 1  # of zlib: a tenth larger than by level 6, in less than half the time
 BLOCK = 1 << 20  # bytes
 
 
