@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import zipfile
+from html import escape
 from html.parser import HTMLParser
 from importlib import resources
 from pathlib import Path
@@ -107,3 +108,18 @@ def test_the_articles_say_where_they_are_from(pages: dict[str, str]) -> None:
     for one in table.entries:
         assert one.source.startswith("https://")
         assert one.sections
+        assert one.read.startswith("https://")
+        assert one.read_on <= table.date
+        assert f'<a href="{escape(one.source)}" dir="ltr">' in pages["ar"]  # else its marks stand in wrong places
+        assert f'<a href="{escape(one.read)}">' in pages["en"]
+    secondary = sum(one.text == "secondary" for one in table.entries)
+    assert pages["en"].count("Not the text: a secondary source") == secondary > 0
+    assert pages["en"].count("A copy of the text") == len(table.entries) - secondary
+
+
+def test_the_articles_that_the_design_names_are_there() -> None:
+    named = {(one.law, one.article) for one in articles().entries}
+    wanted = {("AI Act", "12"), ("AI Act", "19"), ("AI Act", "26(6)"), ("GDPR", "5(2)"), ("GDPR", "15"), ("GDPR", "17")}
+    wanted |= {("GDPR", "30"), ("42001", "A.6.2.8"), ("42001", "9.1"), ("SecNumCloud", "12.6"), ("SecNumCloud", "12.7")}
+    for law, article in wanted | {("09-08", "23"), ("09-08", "25")}:
+        assert any(law in title and article == number for title, number in named), (law, article)

@@ -95,6 +95,13 @@ def test_names_that_turn_writing_round_are_shown_by_number() -> None:
     assert Name("日本 عربي é").text == "日本 عربي é"
 
 
+def test_a_name_that_is_longer_than_a_page_is_not_cut_off() -> None:
+    data = document(facts("x" * 9_000 + "END", events=1), Texts("en"))
+    assert len(pypdf.PdfReader(io.BytesIO(data)).pages) > 2
+    text = "".join(read(data)[0].split())
+    assert text.count("END") >= 2  # who, and on what
+
+
 def test_paper_lists_fewer_events_and_says_so() -> None:
     text, _ = read(document(facts(events=PRINTED + 5), Texts("en")))
     assert f"The first {PRINTED} of {PRINTED + 5} events are listed." in text

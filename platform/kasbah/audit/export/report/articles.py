@@ -5,19 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from typing import Literal
 
 import yaml
 
 
 @dataclass(frozen=True, slots=True)
 class Article:
-    """`speaks`: what in an export speaks to it, in English; `sections`: of the report."""
+    """`speaks`: what in an export speaks to it, in English; `sections`: of the report.
+
+    `source`: where the issuer publishes it; `text`: what was read at the address `read` on the day `read_on`.
+    """
 
     law: str
     article: str
     speaks: str
     sections: list[str]
     source: str
+    text: Literal["copy", "secondary"]
+    read: str
+    read_on: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,8 @@ def _cell(cell: Cell, texts: Texts) -> Facts:
             return {"kind": "text", "text": cell}
         case Name():
             return {"kind": "name", "text": cell.text, "long": cell.long}
-    return {"kind": "links", "links": [{"target": one.target, "title": one.title} for one in cell]}
+    links = [{"target": one.target, "title": one.title, "bare": one.bare} for one in cell]
+    return {"kind": "links", "links": links, "comma": texts.comma}
 
 
 @cache

@@ -9,6 +9,7 @@ from kasbah.audit.export.report.sections import (
     Block,
     Cell,
     Heading,
+    Link,
     Name,
     Note,
     Paragraph,
@@ -81,8 +82,12 @@ def _cell(cell: Cell, texts: Texts) -> str:
             return f"<td>{escape(cell)}</td>"
         case Name():
             return f"<td>{_code(cell)}</td>"
-    links = (f'<a href="{escape(one.target)}">{escape(one.title)}</a>' for one in cell)
-    return f"<td>{', '.join(links)}</td>"
+    return f"<td>{texts.comma.join(_link(one) for one in cell)}</td>"
+
+
+def _link(link: Link) -> str:
+    direction = ' dir="ltr"' if link.bare else ""
+    return f'<a href="{escape(link.target)}"{direction}>{escape(link.title)}</a>'
 
 
 def _code(name: Name) -> str:

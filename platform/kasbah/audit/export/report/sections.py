@@ -42,6 +42,11 @@ class Link:
     target: str
     title: str
 
+    @property
+    def bare(self) -> bool:
+        """Whether the address itself is shown: from left to right in every language."""
+        return self.title == self.target
+
 
 Cell = str | int | Name | Sequence[Link]
 
@@ -219,18 +224,28 @@ def _articles(texts: Texts) -> Iterator[Block]:
         "verification": _("Verification"),
         "types": _("Events by type and outcome"),
         "denials": _("Denied requests by reason and rule"),
+        "models": _("Requests by model"),
+        "sites": _("Requests by site"),
+        "classes": _("Requests by data class"),
     }
+    read = {"copy": _("A copy of the text, on {date}"), "secondary": _("Not the text: a secondary source, on {date}")}
     rows: list[list[Cell]] = [
         [
-            one.law, one.article, _(one.speaks), [Link(f"#{name}", titles[name]) for name in one.sections],
-            [Link(one.source, one.source)],
+            one.law, Name(one.article), _(one.speaks), [Link(f"#{name}", titles[name]) for name in one.sections],
+            [Link(one.source, one.source)], [Link(one.read, read[one.text].format(date=texts.day(one.read_on)))],
         ]
         for one in found.entries
     ]  # fmt: skip
     said = _("This is not legal advice. Version {version} of the table, of {date}.")
     yield Heading("articles", _("Articles of law"))
-    yield Note(said.format(version=found.version, date=found.date))
-    yield Table([_("Law"), _("Article"), _("What in this export speaks to it"), _("Sections"), _("Source")], rows)
+    yield Note(said.format(version=found.version, date=texts.day(found.date)))
+    yield Table(
+        [
+            _("Law"), _("Article"), _("What in this export speaks to it"), _("Sections"), _("Source"),
+            _("What was read for this table"),
+        ],
+        rows,
+    )  # fmt: skip
 
 
 def _limits(texts: Texts) -> Iterator[Block]:

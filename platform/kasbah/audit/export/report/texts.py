@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from functools import cache
 from importlib import resources
 
-from babel.dates import format_datetime
+from babel.dates import format_date, format_datetime
 from babel.messages.pofile import read_po
 from babel.numbers import format_decimal
 
 LANGUAGES = ("en", "fr", "ar", "ja")  # the English texts are the catalogs' keys
 RIGHT_TO_LEFT = ("ar",)
+COMMA = {"ar": "، ", "ja": "、"}  # between the members of a list; elsewhere as in English
 
 
 class Texts:
@@ -20,6 +21,7 @@ class Texts:
     def __init__(self, language: str) -> None:
         self.language = language
         self.direction = "rtl" if language in RIGHT_TO_LEFT else "ltr"
+        self.comma = COMMA.get(language, ", ")
         self._catalog = {} if language == "en" else _catalog(language)
 
     def gettext(self, text: str) -> str:
@@ -29,6 +31,10 @@ class Texts:
     def number(self, value: int) -> str:
         """With the language's marks between thousands."""
         return format_decimal(value, locale=self.language)
+
+    def day(self, value: str) -> str:
+        """A date such as 2026-11-28."""
+        return format_date(date.fromisoformat(value), "medium", locale=self.language)
 
     def moment(self, value: str) -> str:
         """A time of an event, in UTC, to the second."""
