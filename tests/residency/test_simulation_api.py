@@ -43,11 +43,11 @@ def as_user(db: None) -> Callable[[Any], APIClient]:
 @pytest.fixture
 def path(home: Household) -> str:
     """Of a draft; in the log are one request that would move and one that would be denied, of an hour ago."""
-    for sites in (SITES, SITES[2:3]):
+    for minutes, sites in ((61, SITES), (60, SITES[2:3])):
         question = Question(
             tenant=home.tenant.id, data_class="internal", model="=cmd", sites=sites, project=str(home.project.id)
         )
-        remember(OPEN, question, timezone.now() - timedelta(hours=1))
+        remember(OPEN, question, timezone.now() - timedelta(minutes=minutes))
     return f"/api/tenants/{home.tenant.slug}/policies/{draft(home.tenant, FRANCE_ONLY).id}/simulate/"
 
 
