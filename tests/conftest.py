@@ -85,6 +85,7 @@ KEPT = (
     ("audit_content", "audit_content_keep"),
     ("audit_contentkey", "audit_contentkey_keep"),
     ("audit_erasure", "audit_erasure_keep"),
+    ("audit_pruningpolicy", "audit_pruningpolicy_keep"),
     ("audit_legalhold", "audit_legalhold_keep"),
 )
 

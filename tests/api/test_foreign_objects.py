@@ -48,7 +48,7 @@ def differences(client: Any, ours: world.Estate, theirs: world.Estate, who: str 
 
 def test_there_is_something_to_walk():
     collections = {"projects", "members", "api-keys", "policies", "grants", "limits", "usage", "jobs"}
-    collections |= {"audit-events", "legal-holds", "erasures"}
+    collections |= {"audit-events", "legal-holds", "erasures", "pruning-policies"}
     assert {endpoint.collection for endpoint in DETAIL} == collections
     assert len(DETAIL) >= 16
 

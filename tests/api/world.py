@@ -22,7 +22,7 @@ from kasbah.metering.models import Usage
 from kasbah.metering.services import set_limit
 from kasbah.registry.models import Model, ModelVersion, Stage
 from kasbah.residency.models import SigningKey, Site
-from kasbah.residency.services import create_policy, create_site, erasures
+from kasbah.residency.services import create_policy, create_site, erasures, pruning
 from kasbah.residency.services.holds import Reach, place_hold
 from kasbah.serving.models import Deployment, Job, JobState, Worker
 from kasbah.serving.services import create_deployment, create_enrolment_token, grant
@@ -140,6 +140,7 @@ def make_estate(platform: Platform) -> Estate:
         "limits": limit.id,
         "legal-holds": hold.id,
         "erasures": erasure.id,
+        "pruning-policies": pruning.request_pruning(asker, tenant, 400, reason="R").id,
         "usage": job.id,
         "jobs": job.id,
         "audit-events": factories.events_of(tenant.id)[0]["id"],

@@ -100,6 +100,8 @@ INSERT INTO audit_legalhold (id, tenant_id, data_class, request_id, reason, refe
 INSERT INTO audit_erasure (id, tenant_id, state, words, requested_by, expires_at, rejection, kind, basis, request_id,
     digest, records)
     VALUES (%(id)s, %(tenant)s, 'requested', 'w', %(id)s, now(), '', 'request', 'authority', 'r', '', 0);
+INSERT INTO audit_pruningpolicy (id, tenant_id, state, words, requested_by, expires_at, rejection, keep_days)
+    VALUES (%(id)s, %(tenant)s, 'requested', 'w', %(id)s, now(), '', 200);
 INSERT INTO metering_usage VALUES (%(id)s, 'm', '/v1', 1, 1, true, now(), %(key)s, %(project)s, %(tenant)s);
 INSERT INTO metering_limit (id, scope, subject_id, period, tenant_id)
     VALUES (%(id)s, 'tenant', %(tenant)s, 'day', %(tenant)s);

@@ -67,6 +67,8 @@ def test_every_type_of_event_has_an_entrance() -> None:
 
 
 READERS = {
+    "check_second",
+    "person",
     "person_behind",
     "require",
     "require_fresh_login",
@@ -242,6 +244,17 @@ def _content(http: Http, admin: APIClient, second: APIClient) -> None:
     for verb, who, body in (("reject", second, {"reason": "No."}), ("withdraw", admin, None), ("approve", second, {})):
         asked = http.call(admin, place, wish, status=201)["id"]
         http.call(who, f"{place}<uuid:pk>/{verb}/", body, asked)
+    place, wish = f"POST {tenant}/pruning-policies/", {"keep_days": 400, "reason": "R"}
+    steps = (
+        ("reject", second, {"reason": "No."}),
+        ("end", admin, {}),
+        ("approve", second, {}),
+        ("approve", second, {}),
+    )
+    for verb, who, body in steps:
+        asked = http.call(admin, place, wish, status=201)["id"]
+        http.call(who, f"{place}<uuid:pk>/{verb}/", body, asked)
+    http.call(admin, f"{place}<uuid:pk>/end/", pk=asked)
     holds = f"POST {tenant}/legal-holds/"
     hold = http.call(admin, holds, {"reason": "R", "reference": "1"}, status=201)["id"]
     http.call(admin, f"{holds}<uuid:pk>/request-release/", {"reason": "Over."}, hold)
@@ -421,3 +434,8 @@ def _erasures(run: Callable[..., Any], place: tuple[str, ...], email: str) -> No
             "erasures", "request", *place, "--request", request, "--by", email, "--basis", "authority", "--reason", "R"
         )
         run("erasures", verb, *place, "--id", asked["id"], "--by", who, *words)
+    last: tuple[str, str, tuple[str, ...]] = ("end", email, ())
+    for verb, who, words in (("reject", second, ("--reason", "No.")), last, ("approve", second, ())):
+        asked = run("pruning", "request", *place, "--keep-days", "400", "--by", email, "--reason", "R")
+        run("pruning", verb, *place, "--id", asked["id"], "--by", who, *words)
+    run("pruning", "end", *place, "--id", asked["id"], "--by", email)

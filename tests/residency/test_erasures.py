@@ -145,7 +145,7 @@ class TestTwoPersons:
 
     def test_no_program_and_no_old_login(self, home: factories.Household) -> None:
         row = store(home, days=1)
-        with pytest.raises(Forbidden, match="Two persons"):
+        with pytest.raises(Forbidden, match="two persons"):
             erasures.request_erasure(
                 factories.SYSTEM, home.tenant, Wish(request_id=row.request_id), basis="authority", reason="R"
             )

@@ -16,6 +16,7 @@ from kasbah.audit.log.models import (
     Leaf,
     Log,
     Pruned,
+    PruningPolicy,
     SequencerState,
     SignedCheckpoint,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "Log",
     "Part",
     "Pruned",
+    "PruningPolicy",
     "SequencerState",
     "SignedCheckpoint",
 ]

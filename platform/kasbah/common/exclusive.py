@@ -1,4 +1,7 @@
-"""One at a time: two schedulers, or a tick that takes long, must not do the same work twice at once."""
+"""One at a time: two schedulers, or a tick that takes long, must not do the same work twice at once.
+
+And what must not happen between another's look and its deed waits until that transaction has ended.
+"""
 
 from __future__ import annotations
 
@@ -24,3 +27,18 @@ def exclusive(name: str) -> Iterator[bool]:
         if held:
             with connection.cursor() as cursor:
                 cursor.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", [f"kasbah:{name}"])
+
+
+def hold(name: str, *, shared: bool = False) -> None:
+    """Take `name` until the transaction of the caller ends, and wait for it; `shared`: beside others that share it."""
+    function = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {function}(hashtextextended(%s, 0))", [f"kasbah:{name}"])
+
+
+def hold_now(name: str) -> bool:
+    """Take `name` until the transaction of the caller ends, if nobody has it now."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))", [f"kasbah:{name}"])
+        row = cursor.fetchone()
+    return bool(row and row[0])

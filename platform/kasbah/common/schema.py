@@ -174,6 +174,23 @@ class Grant(SqlOperation):
         return f"Leave the application's role {self.privileges} on {self.table}"
 
 
+class GrantExecute(SqlOperation):
+    """Let the application's role call `function`, which runs as its owner: a name with the types of its arguments."""
+
+    def __init__(self, function: str) -> None:
+        self.function = function
+
+    def forwards_sql(self) -> str:
+        return f"GRANT EXECUTE ON FUNCTION {self.function} TO {quoted(application_role())};"
+
+    def backwards_sql(self) -> str:
+        return f"REVOKE EXECUTE ON FUNCTION {self.function} FROM {quoted(application_role())};"
+
+    def describe(self) -> str:
+        """One line for the migration's log."""
+        return f"Let the application's role call {self.function}"
+
+
 class CreateNotifyFunction(SqlOperation):
     """The trigger function that `NotifyChanges` uses: arguments are the topic and the column that names the row."""
 

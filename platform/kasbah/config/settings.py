@@ -137,6 +137,7 @@ SPECTACULAR_SETTINGS = {
     "SERVE_INCLUDE_SCHEMA": False,
     "COMPONENT_SPLIT_REQUEST": True,
     "ENUM_NAME_OVERRIDES": {
+        "AskedState": "kasbah.audit.asked.AskedState",
         "DataClass": "kasbah.identity.models.DataClass",
         "Role": "kasbah.identity.models.Role",
         "Scope": "kasbah.identity.models.Scope",

@@ -9,7 +9,7 @@ from celery import shared_task
 from kasbah.common.exclusive import exclusive
 from kasbah.identity.services import system
 from kasbah.residency import services
-from kasbah.residency.services import erasures, retention
+from kasbah.residency.services import erasures, pruning, retention
 
 logger = logging.getLogger(__name__)
 
@@ -31,3 +31,12 @@ def retain() -> None:
     with exclusive(retention.EXCLUSIVE) as held:
         if held and (erased := retention.erase_due(system("retention").ref)):
             logger.info("Retention: %d records erased", erased)
+
+
+@shared_task(name="residency.prune")
+def prune() -> None:
+    """Remove events that pruning policies let go; end requests for such that nobody answered. Every hour."""
+    pruning.expire_due()
+    with exclusive(pruning.EXCLUSIVE) as held:
+        if held:
+            pruning.prune_due(system("pruning").ref)

@@ -9,6 +9,7 @@ from kasbah.residency.api.baseline import BaselineViewSet
 from kasbah.residency.api.content import ContentView, HoldViewSet, RetentionView
 from kasbah.residency.api.erasures import ErasureViewSet
 from kasbah.residency.api.policies import PolicyViewSet
+from kasbah.residency.api.pruning import PruningPolicyViewSet
 from kasbah.residency.api.simulation import SimulationViewSet
 from kasbah.residency.api.sites import SiteViewSet
 from kasbah.residency.api.templates import TemplatesView, TemplateView
@@ -29,6 +30,7 @@ urlpatterns = [
             ("baseline-policies", BaselineViewSet, "baseline-policy"),
             ("tenants/<slug:tenant>/policies", PolicyViewSet, "policy"),
             ("tenants/<slug:tenant>/erasures", ErasureViewSet, "erasure"),
+            ("tenants/<slug:tenant>/pruning-policies", PruningPolicyViewSet, "pruning-policy"),
             ("tenants/<slug:tenant>/legal-holds", HoldViewSet, "legal-hold"),
         ]
     ).urls,

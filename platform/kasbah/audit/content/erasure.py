@@ -17,6 +17,7 @@ from django.db import connection
 from kasbah.audit.content.records import COMMITMENT, NONE, SEALED
 from kasbah.audit.services.events import ActorRef, Event, EventType, Resource, rfc3339
 from kasbah.audit.services.intake import record
+from kasbah.common import exclusive
 
 BATCH = 500
 FOR_EVER = 36_500  # days
@@ -116,6 +117,14 @@ class Kept:
     held: int
 
 
+def settle(tenant_id: UUID) -> None:
+    """Let nobody else erase, prune or place a hold in this tenant until the transaction of the caller ends.
+
+    So whoever looks for holds misses none that is placed in the same instant.
+    """
+    exclusive.hold(f"kept:{tenant_id}")
+
+
 def count(rule: Rule) -> Kept:
     """What is kept under `rule`, in a scope that sees the tenant."""
     with connection.cursor() as cursor:
@@ -128,6 +137,7 @@ def erase_batch(rule: Rule, actor: ActorRef) -> int:
 
     Answers how many; 0: nothing is due any more.
     """
+    settle(rule.tenant_id)
     reason = "level_none" if rule.level == NONE else "ceiling"
     return _erase(rule, actor, ALL_DUE, reason, opening=False) or (
         _erase(rule, actor, BYTES_DUE, "level_commitment", opening=True)

@@ -27,7 +27,7 @@ class Opened:
     form: str
     level: str
     event: UUID
-    commitment: str  # hex, from the event
+    commitment: str  # hex, from the event; "": the content is erased and its event pruned
     opening: str | None = field(repr=False)  # hex
     content: str | None = field(repr=False)
     created_at: datetime
@@ -37,8 +37,10 @@ class Opened:
 
 def open_record(row: Content) -> Opened:
     """Open a row, in a scope that sees its tenant. Raises Altered."""
-    event = Intake.objects.get(id=row.event_id, tenant_id=row.tenant_id)
-    commitment = json.loads(bytes(event.event))["commitments"][row.part]
+    event = Intake.objects.filter(id=row.event_id, tenant_id=row.tenant_id).first()
+    if event is None and not row.erased_at:
+        raise Altered(f"event {row.event_id}, which commits to the {row.part}, is gone")  # no policy prunes it before
+    commitment = json.loads(bytes(event.event))["commitments"][row.part] if event else ""
     opening, content = _unsealed(row)
     if opening is not None and content is not None and not hmac.compare_digest(commit(opening, content), commitment):
         raise Altered(f"the {row.part} is not what event {row.event_id} commits to")

@@ -21,6 +21,7 @@ from kasbah.audit.log import keys, sequencer
 from kasbah.audit.log.memory import SignerRefuses
 from kasbah.audit.log.models import Cosignature, Leaf, Log, Pruned, SignedCheckpoint
 from kasbah.audit.log.note import Checkpoint, Note
+from kasbah.audit.log.pruning import keep_while_read
 from kasbah.audit.log.tiles import TileTree
 from kasbah.audit.models import Part
 from kasbah.audit.services.events import Event, EventType, Resource
@@ -90,6 +91,7 @@ def choose(wanted: Wanted, actor: Any, under: str = "") -> Choice:
     Raises NotFound, Forbidden and Invalid, which name the parameter, and Unavailable.
     """
     _check_may_open(wanted, actor)
+    keep_while_read(wanted.tenant_id)
     log = Log.objects.filter(tenant_id=wanted.tenant_id).first()
     newest = _checkpoint(log, under) if log is not None else None
     if log is None or newest is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.db import models
 from django.db.models.functions import Now
 
+from kasbah.audit.asked import Asked
 from kasbah.common.ids import uuid7
 
 
@@ -89,6 +90,25 @@ class Cosignature(models.Model):
     class Meta:
         db_table = "audit_cosignature"
         constraints = [models.UniqueConstraint(fields=["checkpoint", "witness"], name="one_cosignature_a_witness")]
+
+
+LEAST_DAYS = 183  # six months: what the AI Act, articles 19 and 26(6), asks for at least
+
+
+class PruningPolicy(Asked):
+    """How long a tenant keeps the bytes of inference events; those that are older may be pruned."""
+
+    keep_days = models.PositiveIntegerField()  # counted from when a checkpoint was signed that covers the event
+
+    class Meta(Asked.Meta):
+        db_table = "audit_pruningpolicy"
+        constraints = [
+            *Asked.Meta.constraints,
+            models.CheckConstraint(condition=models.Q(keep_days__gte=LEAST_DAYS), name="pruning_keeps_six_months"),
+            models.UniqueConstraint(
+                fields=["tenant_id"], condition=models.Q(state="approved"), name="one_pruning_policy_in_force"
+            ),
+        ]
 
 
 class Pruned(models.Model):

@@ -10,6 +10,7 @@ from kasbah.audit.log.memory import Memory, SignerRefuses
 from kasbah.audit.log.merkle import Frontier
 from kasbah.audit.log.models import Leaf, Log, SignedCheckpoint
 from kasbah.audit.log.note import BadNote, Checkpoint, Key, Note
+from kasbah.audit.log.pruning import PrunedRanges, keep_while_read
 from kasbah.audit.log.tiles import TileMissing, TileTree
 from kasbah.audit.models import Intake
 from kasbah.audit.services.events import ActorRef, Event, EventType, Resource
@@ -28,8 +29,9 @@ def logs() -> list[Log]:
 def problems(log: Log) -> Iterator[str]:
     """What is wrong with a log, read from its first event on; nothing when every byte is as it was signed."""
     with rls.platform_scope():
+        keep_while_read(log.tenant_id)
         log = Log.objects.get(pk=log.pk)
-        frontier = Frontier()
+        frontier, pruned = Frontier(), PrunedRanges(log)
         for start in range(0, log.size, PAGE):
             leaves = list(Leaf.objects.filter(log=log, index__gte=start, index__lt=start + PAGE).order_by("index"))
             if [leaf.index for leaf in leaves] != list(range(start, min(start + PAGE, log.size))):
@@ -38,11 +40,14 @@ def problems(log: Log) -> Iterator[str]:
             events = Intake.objects.in_bulk([leaf.event_id for leaf in leaves])
             for leaf in leaves:
                 event = events.get(leaf.event_id)
-                if event is None or event.tenant_id != log.tenant_id:
+                if event is None and pruned.covers(leaf):
+                    pass
+                elif event is None or event.tenant_id != log.tenant_id:
                     yield f"{log.origin}: event {leaf.event_id} (index {leaf.index}) is gone"
                 elif merkle.leaf_hash(bytes(event.event)) != bytes(leaf.hash):
                     yield f"{log.origin}: event {leaf.event_id} (index {leaf.index}) was changed"
             frontier = frontier.extended(bytes(leaf.hash) for leaf in leaves)
+        yield from pruned.problems()
         yield from _signed(log, frontier)
     yield from _remembered(log, frontier)
 

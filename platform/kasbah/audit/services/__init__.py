@@ -14,7 +14,7 @@ from kasbah.audit.services.events import (
     rfc3339,
 )
 from kasbah.audit.services.intake import NotInTransaction, insert, record, record_apart
-from kasbah.audit.services.reading import answers, intents, statement_timeout, stream
+from kasbah.audit.services.reading import answers, intents, pruned, statement_timeout, stream
 from kasbah.audit.services.receipts import receipt
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "answers",
     "insert",
     "intents",
+    "pruned",
     "receipt",
     "record",
     "record_apart",

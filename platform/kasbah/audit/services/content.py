@@ -1,6 +1,7 @@
 """Content by policy, for those who write it and those who read it: see kasbah.audit.content."""
 
 from kasbah.audit.content import demand, erasure, late
+from kasbah.audit.content.erasure import settle
 from kasbah.audit.content.forms import BODY, STREAM, StreamForm
 from kasbah.audit.content.opening import Altered, Opened, open_record
 from kasbah.audit.content.records import (
@@ -38,5 +39,6 @@ __all__ = [
     "late",
     "make",
     "open_record",
+    "settle",
     "told",
 ]

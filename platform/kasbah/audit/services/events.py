@@ -123,6 +123,13 @@ class EventType(StrEnum):
     LOG_CHECKPOINT = "log.checkpoint"  # of a tenant, as the system log was told of it
     LOG_KEY_ROTATED = "log.key_rotated"
     LOG_RECONCILED = "log.reconciled"  # with what workers count of their answers
+    PRUNING_REQUESTED = "pruning_policy.requested"
+    PRUNING_APPROVED = "pruning_policy.approved"
+    PRUNING_REJECTED = "pruning_policy.rejected"
+    PRUNING_WITHDRAWN = "pruning_policy.withdrawn"
+    PRUNING_EXPIRED = "pruning_policy.expired"
+    PRUNING_ENDED = "pruning_policy.ended"
+    LOG_PRUNED = "log.pruned"  # the bytes of old events were removed, by a policy; their leaves stay
     LOG_TRUSTED = "log.trusted"  # the signer was told to go on from what the database has
 
 

@@ -19,6 +19,11 @@ ANSWERS = """
         WHERE type = 'inference.outcome' AND id >= %s AND id < %s
     ) AS outcome WHERE said ->> 'outcome' = 'success' GROUP BY 1
 """
+PRUNED = """
+    SELECT count(*) FROM audit_pruned AS gone JOIN audit_leaf AS leaf
+    ON leaf.log_id = gone.log_id AND leaf.index >= gone.start AND leaf.index < gone."end"
+    WHERE gone.tenant_id = %s AND leaf.event_id >= %s AND leaf.event_id < %s
+"""
 CHUNK = 2_000  # events fetched at a time
 # An event's id is made beside its time, so ids of a period are those of its times; a clock may be set between the two.
 SLACK = timedelta(minutes=1)
@@ -41,6 +46,14 @@ def stream(
     )
     for event in rows.iterator(chunk_size=CHUNK):
         yield bytes(event)
+
+
+def pruned(tenant_id: UUID, since: datetime, until: datetime) -> int:
+    """How many events of a period were pruned from the tenant's log, of whatever type. In a scope that sees it."""
+    with connection.cursor() as cursor:
+        cursor.execute(PRUNED, [tenant_id, _first(since), _first(until)])
+        row = cursor.fetchone()
+    return int(row[0]) if row else 0
 
 
 def intents(requests: Collection[tuple[UUID, str]]) -> dict[str, UUID]:

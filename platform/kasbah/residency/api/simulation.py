@@ -87,6 +87,7 @@ class SimulationShown(serializers.Serializer[Any]):
     since = serializers.DateTimeField()
     until = serializers.DateTimeField()
     requests = serializers.IntegerField()
+    pruned = serializers.IntegerField(help_text="Events of the period that were pruned from the log; not counted.")
     counts = AllCounts()
     groups = Group(many=True)
     sites = SiteMoves(many=True)

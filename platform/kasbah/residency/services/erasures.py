@@ -6,7 +6,6 @@ an own decision does not. Nothing goes before a legal hold.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -17,16 +16,16 @@ from django.utils import timezone
 from kasbah.audit.asked import AskedState
 from kasbah.audit.models import Erasure, ErasureBasis, ErasureKind
 from kasbah.audit.services import Event, EventType, Resource, record, rfc3339
-from kasbah.audit.services.content import demand
+from kasbah.audit.services.content import demand, settle
 from kasbah.common import rls, validation
-from kasbah.common.errors import Conflict, Forbidden, Invalid, NotFound
+from kasbah.common.errors import Conflict, Invalid, NotFound
 from kasbah.common.requestid import current
 from kasbah.identity.models import ApiKey, Tenant
 from kasbah.identity.services import Actor, Permission, require, require_fresh_login, system
+from kasbah.residency.services import asked
 from kasbah.residency.services.activation import lasts
 from kasbah.residency.services.loaders import policy_in_force
 
-logger = logging.getLogger(__name__)
 NOTHING = "Nothing is kept of this; there is nothing to erase."
 
 
@@ -47,9 +46,7 @@ class Wish:
 def request_erasure(actor: Actor, tenant: Tenant, wish: Wish, *, basis: str, reason: str) -> Erasure:
     """Ask that content be erased; another person must agree. Raises NotFound, Forbidden, Conflict, Invalid."""
     require(actor, Permission.ERASURE_MANAGE, tenant)
-    asker = _check_person(actor)
-    if not reason.strip() or len(reason) > 500:
-        raise Invalid("Give a reason, at most 500 characters.", param="reason")
+    asker = asked.person(actor)
     if basis not in ErasureBasis.values:
         raise Invalid(f"Known bases: {', '.join(ErasureBasis.values)}.", param="basis")
     row = Erasure(
@@ -61,7 +58,7 @@ def request_erasure(actor: Actor, tenant: Tenant, wish: Wish, *, basis: str, rea
         person=wish.person,
         since=wish.since,
         until=(wish.until or timezone.now()) if wish.person else None,
-        words=reason.strip(),
+        words=asked.words(reason),
         requested_by=asker,
         requested_at=timezone.now(),
         expires_at=timezone.now() + lasts(),
@@ -80,11 +77,11 @@ def approve_erasure(actor: Actor, erasure: Erasure, digest: str | None = None) -
     Raises NotFound, Forbidden, Conflict (legal_hold, within_floor, erasure_changed).
     """
     require(actor, Permission.ERASURE_APPROVE, erasure.tenant_id)
-    _check_person(actor)
+    asked.person(actor)
     require_fresh_login(actor)
     with rls.tenant_scope(erasure.tenant_id):
-        found = _waiting(erasure)
-        _check_second(actor, found)
+        found = asked.waiting(erasure)
+        asked.check_second(actor, found)
         target, hits = _looked_up(found)
         if demand.digest(hits) != found.digest or digest not in (None, found.digest):
             raise Conflict(
@@ -104,14 +101,12 @@ def approve_erasure(actor: Actor, erasure: Erasure, digest: str | None = None) -
 def reject_erasure(actor: Actor, erasure: Erasure, reason: str) -> Erasure:
     """Refuse, as the second person; the request ends there. Raises NotFound, Forbidden, Conflict, Invalid."""
     require(actor, Permission.ERASURE_APPROVE, erasure.tenant_id)
-    _check_person(actor)
+    asked.person(actor)
     require_fresh_login(actor)
-    if not reason.strip() or len(reason) > 500:
-        raise Invalid("Say why, in at most 500 characters.", param="reason")
     with rls.tenant_scope(erasure.tenant_id):
-        found = _waiting(erasure)
-        _check_second(actor, found)
-        found.state, found.rejection = AskedState.REJECTED, reason.strip()
+        found = asked.waiting(erasure)
+        asked.check_second(actor, found)
+        found.state, found.rejection = AskedState.REJECTED, asked.words(reason)
         found.reviewed_by, found.reviewed_at = actor.user_id, timezone.now()
         found.save(update_fields=["state", "rejection", "reviewed_by", "reviewed_at"])
         record(_event(EventType.ERASURE_REJECTED, actor, found))
@@ -121,9 +116,9 @@ def reject_erasure(actor: Actor, erasure: Erasure, reason: str) -> Erasure:
 def withdraw_erasure(actor: Actor, erasure: Erasure) -> Erasure:
     """Take a request back. Raises NotFound, Forbidden, Conflict."""
     require(actor, Permission.ERASURE_MANAGE, erasure.tenant_id)
-    _check_person(actor)
+    asked.person(actor)
     with rls.tenant_scope(erasure.tenant_id):
-        found = _waiting(erasure)
+        found = asked.waiting(erasure)
         found.state = AskedState.WITHDRAWN
         found.save(update_fields=["state"])
         record(_event(EventType.ERASURE_WITHDRAWN, actor, found))
@@ -132,15 +127,7 @@ def withdraw_erasure(actor: Actor, erasure: Erasure) -> Erasure:
 
 def expire_due() -> int:
     """End the requests that nobody answered in time; answers how many."""
-    with rls.platform_scope():
-        due = Erasure.objects.select_for_update(skip_locked=True).filter(
-            state=AskedState.REQUESTED, expires_at__lte=timezone.now()
-        )
-        for row in (rows := list(due)):
-            row.state = AskedState.EXPIRED
-            row.save(update_fields=["state"])
-            record(_event(EventType.ERASURE_EXPIRED, system("housekeeping"), row))
-    return len(rows)
+    return asked.expire_due(Erasure, lambda row: _event(EventType.ERASURE_EXPIRED, system("housekeeping"), row))
 
 
 def _kind(wish: Wish) -> ErasureKind:
@@ -169,6 +156,7 @@ def _kind(wish: Wish) -> ErasureKind:
 
 def _looked_up(row: Erasure) -> tuple[demand.Target, list[demand.Hit]]:
     """What would go now, locked, once nothing stands against it. Raises NotFound, Conflict."""
+    settle(row.tenant_id)
     key = demand.key_of(row.tenant_id, row.month) if row.month else None
     if row.month and key is None:
         raise NotFound("There is no key of this month, or it is destroyed.", param="month")
@@ -213,31 +201,6 @@ def _check_floors(tenant_id: UUID, hits: list[demand.Hit]) -> None:
             "Only what the law asks for goes before a floor: give its basis, or wait.",
             code="within_floor",
         )
-
-
-def _waiting(erasure: Erasure) -> Erasure:
-    """The request as it is now, locked. Raises NotFound, Conflict."""
-    found = Erasure.objects.select_for_update().filter(pk=erasure.pk, tenant_id=erasure.tenant_id).first()
-    if found is None:
-        raise NotFound("There is no such erasure.")
-    if found.state != AskedState.REQUESTED:
-        raise Conflict(f"This erasure is {found.state}; nobody asks for it any more.")
-    if found.expires_at <= timezone.now():
-        raise Conflict("This request has expired; it must be made anew.")
-    return found
-
-
-def _check_person(actor: Actor) -> UUID:
-    if actor.user_id is None:
-        raise Forbidden(
-            "Two persons erase, not a key or a program. The command names them, with --by.", code="person_needed"
-        )
-    return actor.user_id
-
-
-def _check_second(actor: Actor, erasure: Erasure) -> None:
-    if actor.user_id == erasure.requested_by:
-        raise Forbidden("Whoever asks for an erasure does not review it; ask a second person.", code="second_person")
 
 
 def _told(row: Erasure) -> dict[str, str | int]:

@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from kasbah.audit.models import LegalHold
 from kasbah.audit.services import Event, EventType, Resource, record, rfc3339
+from kasbah.audit.services.content import settle
 from kasbah.common import rls, validation
 from kasbah.common.errors import Conflict, Forbidden, Invalid, NotFound
 from kasbah.common.requestid import current
@@ -45,6 +46,7 @@ def place_hold(actor: Actor, tenant: Tenant, reach: Reach, *, reason: str, refer
             raise Invalid(f"Give a {name}, at most {longest} characters.", param=name)
     with rls.tenant_scope(tenant.id):
         _check_reach(tenant, reach)
+        settle(tenant.id)
         hold = LegalHold(
             tenant_id=tenant.id,
             project_id=reach.project_id,

@@ -17,7 +17,7 @@ from django.utils import timezone
 from psycopg.errors import QueryCanceled
 
 from inference_worker.contract import canonical
-from kasbah.audit.services import Event, EventType, Resource, record, rfc3339, statement_timeout, stream
+from kasbah.audit.services import Event, EventType, Resource, pruned, record, rfc3339, statement_timeout, stream
 from kasbah.common import rls
 from kasbah.common.errors import Invalid
 from kasbah.common.requestid import current
@@ -73,6 +73,7 @@ class Simulation:
     baseline_version: int
     period: Period
     tally: Tally
+    pruned: int = 0  # events of the period that are no longer in the log, and so not counted
 
     @property
     def summary(self) -> str:
@@ -84,6 +85,8 @@ class Simulation:
             text += f"; {moved} more would be allowed at other sites than they were"
         if unknown := counts[Kind.NOT_COMPARABLE]:
             text += f"; {unknown} could not be compared"
+        if self.pruned:
+            text += f"; {self.pruned} events of the period were pruned from the log, and their requests are not counted"
         return text
 
 
@@ -99,6 +102,7 @@ def facts(result: Simulation) -> dict[str, Any]:
         "since": result.period.since,
         "until": result.period.until,
         "requests": tally.requests,
+        "pruned": result.pruned,
         "counts": {kind.value: tally.counts[kind] for kind in Kind},
         "groups": [
             {"by": by, "value": value, **{kind.value: counted[kind] for kind in kinds}}
@@ -146,7 +150,8 @@ def simulate_policy(
                 raise _too_long() from error
             raise
         baseline = compiled.baseline.version if compiled.baseline is not None else 0
-        result = Simulation(policy_id, version, baseline, period, tally)
+        gone = pruned(tenant.id, period.since, period.until)
+        result = Simulation(policy_id, version, baseline, period, tally, gone)
         record(_event(actor, tenant.id, result, hashlib.sha256(canonical.dumps(document)).hexdigest()))
     return result
 

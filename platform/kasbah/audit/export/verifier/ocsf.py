@@ -29,7 +29,7 @@ CALLS = {
     1: "created added registered enrolled placed granted requested intent denied checkpoint key_rotation_asked",
     2: "read exported simulated disclosed",
     3: "changed approved rejected withdrawn expired activated rolled_back cordoned drained resumed switched set "
-    "key_changed role_changed release_requested",
+    "ended key_changed role_changed release_requested",
     4: "removed revoked destroyed erased pruned released grant_revoked",
 }
 VERBS = {verb: number for number, verbs in CALLS.items() for verb in verbs.split()}

@@ -24,7 +24,7 @@ def sections_of(kind: str) -> tuple[str, ...]:
         "approvals": verb.endswith(APPROVALS) or (verb.endswith("requested") and policy),
         "erasures": kind.startswith("content.eras"),
         "holds": subject == "legal_hold",
-        "prunings": verb.startswith("prun") or subject == "pruning",
+        "prunings": verb.startswith("prun") or subject == "pruning_policy",
         "exports": kind == "audit.exported",
         "reads": kind in READS,
         "keys": subject.endswith("key") or verb.startswith("key_"),

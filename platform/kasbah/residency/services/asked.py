@@ -1,0 +1,64 @@
+"""What one person asks for and another agrees to, whatever it is: who may, and how long it waits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+from uuid import UUID
+
+from django.utils import timezone
+
+from kasbah.audit.asked import Asked, AskedState
+from kasbah.audit.services import Event, record
+from kasbah.common import rls
+from kasbah.common.errors import Conflict, Forbidden, Invalid, NotFound
+from kasbah.identity.services import Actor
+
+Row = TypeVar("Row", bound=Asked)
+
+
+def person(actor: Actor) -> UUID:
+    """The person who acts. Raises Forbidden."""
+    if actor.user_id is None:
+        raise Forbidden(
+            "This takes two persons, not a key or a program. The command names them, with --by.", code="person_needed"
+        )
+    return actor.user_id
+
+
+def check_second(actor: Actor, row: Asked) -> None:
+    """Raise Forbidden where it is the one who asked."""
+    if actor.user_id == row.requested_by:
+        raise Forbidden("Whoever asks for it does not review it; ask a second person.", code="second_person")
+
+
+def words(reason: str) -> str:
+    """A reason that somebody gives. Raises Invalid."""
+    if not reason.strip() or len(reason) > 500:
+        raise Invalid("Give a reason, at most 500 characters.", param="reason")
+    return reason.strip()
+
+
+def waiting(row: Row) -> Row:
+    """The row as it is now, locked, while it waits for an answer. Raises NotFound, Conflict."""
+    rows = type(row)._default_manager.select_for_update()
+    found = rows.filter(pk=row.pk, tenant_id=row.tenant_id).first()
+    if found is None:
+        raise NotFound("There is no such request.")
+    if found.state != AskedState.REQUESTED:
+        raise Conflict(f"This is {found.state}; nobody asks for it any more.")
+    if found.expires_at <= timezone.now():
+        raise Conflict("This request has expired; it must be made anew.")
+    return found
+
+
+def expire_due(model: type[Row], event: Callable[[Row], Event]) -> int:
+    """End the requests that nobody answered in time, each with its event; answers how many."""
+    with rls.platform_scope():
+        rows = model._default_manager.select_for_update(skip_locked=True)
+        due = list(rows.filter(state=AskedState.REQUESTED, expires_at__lte=timezone.now()))
+        for row in due:
+            row.state = AskedState.EXPIRED
+            row.save(update_fields=["state"])
+            record(event(row))
+    return len(due)

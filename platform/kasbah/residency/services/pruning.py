@@ -1,0 +1,139 @@
+"""Pruning policies: two persons agree that old inference events may go; one person ends it, for that only keeps."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from django.utils import timezone
+
+from kasbah.audit.asked import AskedState
+from kasbah.audit.log.models import LEAST_DAYS
+from kasbah.audit.log.pruning import prune_batch
+from kasbah.audit.models import PruningPolicy
+from kasbah.audit.services import ActorRef, Event, EventType, Resource, record
+from kasbah.common import rls, validation
+from kasbah.common.errors import Conflict, Invalid, NotFound
+from kasbah.common.requestid import current
+from kasbah.identity.models import Tenant
+from kasbah.identity.services import Actor, Permission, require, require_fresh_login, system
+from kasbah.residency.services import asked
+from kasbah.residency.services.activation import lasts
+
+logger = logging.getLogger(__name__)
+EXCLUSIVE = "pruning"  # one run at a time
+MOST_DAYS = 36_500
+
+
+def request_pruning(actor: Actor, tenant: Tenant, keep_days: int, *, reason: str) -> PruningPolicy:
+    """Ask that events older than `keep_days` may go. Raises NotFound, Forbidden, Invalid."""
+    require(actor, Permission.ERASURE_MANAGE, tenant)
+    if not LEAST_DAYS <= keep_days <= MOST_DAYS:
+        raise Invalid(f"Events are kept for {LEAST_DAYS} days at least (AI Act, 19 and 26(6)).", param="keep_days")
+    row = PruningPolicy(
+        tenant_id=tenant.id,
+        keep_days=keep_days,
+        words=asked.words(reason),
+        requested_by=asked.person(actor),
+        requested_at=timezone.now(),
+        expires_at=timezone.now() + lasts(),
+    )
+    with rls.tenant_scope(tenant.id):
+        validation.save(row, "This request exists already; try again.")
+        record(_event(EventType.PRUNING_REQUESTED, actor, row))
+    return row
+
+
+def approve_pruning(actor: Actor, policy: PruningPolicy) -> PruningPolicy:
+    """Agree, as the second person; it takes the place of the one in force. Raises NotFound, Forbidden, Conflict."""
+    require(actor, Permission.ERASURE_APPROVE, policy.tenant_id)
+    asked.person(actor)
+    require_fresh_login(actor)
+    with rls.tenant_scope(policy.tenant_id):
+        found = asked.waiting(policy)
+        asked.check_second(actor, found)
+        for old in PruningPolicy.objects.select_for_update().filter(
+            tenant_id=policy.tenant_id, state=AskedState.APPROVED
+        ):
+            _end(actor, old)
+        event = record(_event(EventType.PRUNING_APPROVED, actor, found, requested_by=str(found.requested_by)))
+        found.state, found.event_id = AskedState.APPROVED, event.id
+        found.reviewed_by, found.reviewed_at = actor.user_id, timezone.now()
+        found.save(update_fields=["state", "event_id", "reviewed_by", "reviewed_at"])
+    return found
+
+
+def reject_pruning(actor: Actor, policy: PruningPolicy, reason: str) -> PruningPolicy:
+    """Refuse, as the second person. Raises NotFound, Forbidden, Conflict, Invalid."""
+    require(actor, Permission.ERASURE_APPROVE, policy.tenant_id)
+    asked.person(actor)
+    require_fresh_login(actor)
+    with rls.tenant_scope(policy.tenant_id):
+        found = asked.waiting(policy)
+        asked.check_second(actor, found)
+        found.state, found.rejection = AskedState.REJECTED, asked.words(reason)
+        found.reviewed_by, found.reviewed_at = actor.user_id, timezone.now()
+        found.save(update_fields=["state", "rejection", "reviewed_by", "reviewed_at"])
+        record(_event(EventType.PRUNING_REJECTED, actor, found))
+    return found
+
+
+def end_pruning(actor: Actor, policy: PruningPolicy) -> PruningPolicy:
+    """Take a request back, or end the policy in force; what was pruned stays pruned.
+
+    Raises NotFound, Forbidden, Conflict.
+    """
+    require(actor, Permission.ERASURE_MANAGE, policy.tenant_id)
+    asked.person(actor)
+    with rls.tenant_scope(policy.tenant_id):
+        found = PruningPolicy.objects.select_for_update().filter(pk=policy.pk, tenant_id=policy.tenant_id).first()
+        if found is None:
+            raise NotFound("There is no such policy.")
+        if found.state == AskedState.APPROVED:
+            _end(actor, found)
+        elif found.state == AskedState.REQUESTED:
+            found.state = AskedState.WITHDRAWN
+            found.save(update_fields=["state"])
+            record(_event(EventType.PRUNING_WITHDRAWN, actor, found))
+        else:
+            raise Conflict(f"This is {found.state}; there is nothing to end.")
+    return found
+
+
+def prune_due(by: ActorRef) -> int:
+    """Prune all that may go, of every tenant, in batches that are each committed by themselves; answers how many."""
+    with rls.platform_scope():
+        policies = list(PruningPolicy.objects.filter(state=AskedState.APPROVED))
+    total = 0
+    for policy in policies:
+        while done := _batch(policy, by):
+            total += done
+            logger.info("Pruned %d events of tenant %s", done, policy.tenant_id)
+    return total
+
+
+def expire_due() -> int:
+    """End the requests that nobody answered in time; answers how many."""
+    return asked.expire_due(PruningPolicy, lambda row: _event(EventType.PRUNING_EXPIRED, system("housekeeping"), row))
+
+
+def _batch(policy: PruningPolicy, by: ActorRef) -> int:
+    with rls.tenant_scope(policy.tenant_id):
+        return prune_batch(policy, by)
+
+
+def _end(actor: Actor, policy: PruningPolicy) -> None:
+    policy.state = AskedState.ENDED
+    policy.save(update_fields=["state"])
+    record(_event(EventType.PRUNING_ENDED, actor, policy))
+
+
+def _event(what: EventType, actor: Actor, row: PruningPolicy, **details: Any) -> Event:
+    return Event(
+        type=what,
+        tenant_id=row.tenant_id,
+        actor=actor.ref,
+        resource=Resource("pruning_policy", str(row.id)),
+        request_id=current(),
+        details={"keep_days": row.keep_days, **details},
+    )
