@@ -12,9 +12,9 @@ import pypdf
 import pytest
 import typst
 
-from kasbah.audit.export.report import document as rendering
-from kasbah.audit.export.report.document import PRINTED, TEMPLATE, document
+from kasbah.audit.export.report.document import PRINTED, document
 from kasbah.audit.export.report.sections import Name, blocks
+from kasbah.audit.export.report.setting import TEMPLATE, fonts
 from kasbah.audit.export.report.texts import LANGUAGES, Texts
 from kasbah.audit.export.verifier.tally import Tally, log_facts
 from tests.audit.bundles import event, signed
@@ -40,22 +40,22 @@ def read(data: bytes) -> tuple[str, dict[str, Any]]:
     """The text, as one line of letters without their presentation forms; and the fonts with their programs."""
     reader = pypdf.PdfReader(io.BytesIO(data))
     text = " ".join(page.extract_text() for page in reader.pages)
-    fonts: dict[str, Any] = {}
+    used: dict[str, Any] = {}
     for page in reader.pages:
         for font in page["/Resources"]["/Font"].values():  # type: ignore[index]
             inner = font["/DescendantFonts"][0].get_object()["/FontDescriptor"]
-            fonts[inner["/FontName"]] = inner.get("/FontFile2") or inner.get("/FontFile3")
-    return " ".join(unicodedata.normalize("NFKC", text).split()), fonts
+            used[inner["/FontName"]] = inner.get("/FontFile2") or inner.get("/FontFile3")
+    return " ".join(unicodedata.normalize("NFKC", text).split()), used
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_document_can_be_read_and_its_fonts_are_in_it(language: str) -> None:
     data = document(facts(), Texts(language))
-    text, fonts = read(data)
+    text, used = read(data)
     assert WORDS[language] in text or WORDS[language][::-1] in text  # pypdf gives Arabic as it stands on the page
-    assert fonts
-    assert all(fonts.values())
-    assert any(FONTS.get(language, "NotoSans") in name for name in fonts)
+    assert used
+    assert all(used.values())
+    assert any(FONTS.get(language, "NotoSans") in name for name in used)
     assert pypdf.PdfReader(io.BytesIO(data)).trailer["/Root"]["/Lang"] == language  # type: ignore[index]
 
 
@@ -82,7 +82,7 @@ def test_the_hostile_names_would_do_harm_as_markup(tmp_path: Path) -> None:
     template = tmp_path / "x.typ"
     template.write_text(HOSTILE.split(maxsplit=1)[0])
     with pytest.raises(typst.TypstError, match="panicked"):
-        typst.compile(template, font_paths=rendering._fonts())
+        typst.compile(template, font_paths=fonts())
 
 
 def test_the_template_evaluates_reads_and_imports_nothing() -> None:

@@ -6,12 +6,10 @@ Typst sets it. What comes out of the log reaches it as data (JSON), never as its
 from __future__ import annotations
 
 import json
-from functools import cache
-from importlib import resources
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
-
-import typst
 
 from kasbah.audit.export.report.sections import (
     Block,
@@ -28,9 +26,8 @@ from kasbah.audit.export.report.sections import (
 from kasbah.audit.export.report.texts import Texts
 
 Facts = dict[str, Any]
+PATIENCE = 120.0  # seconds for one document; the largest takes about one
 PRINTED = 100  # events that a section lists on paper; the page and report.json list more, and all are counted
-TEMPLATE = Path(__file__).with_name("report.typ")
-FONTS = ("fontpkg_noto_sans", "fontpkg_ibm_plex_sans_arabic", "noto_cjk_sans_jp_regular", "noto_cjk_sans_jp_bold")
 
 
 def document(report: Facts, texts: Texts) -> bytes:
@@ -41,14 +38,15 @@ def document(report: Facts, texts: Texts) -> bytes:
         "rtl": texts.direction == "rtl",
         "blocks": [_block(one, texts) for one in blocks(report, texts, PRINTED)],
     }
-    return typst.compile(
-        TEMPLATE,
-        root=TEMPLATE.parent,
-        font_paths=_fonts(),
-        ignore_system_fonts=True,
-        format="pdf",
-        sys_inputs={"report": json.dumps(said)},
+    program = Path(__file__).with_name("setting.py")
+    done = subprocess.run(
+        [sys.executable, "-I", str(program)],
+        input=json.dumps(said).encode(),
+        stdout=subprocess.PIPE,
+        timeout=PATIENCE,
+        check=True,
     )
+    return done.stdout
 
 
 def _block(block: Block, texts: Texts) -> Facts:
@@ -76,9 +74,3 @@ def _cell(cell: Cell, texts: Texts) -> Facts:
             return {"kind": "name", "text": cell.text, "long": cell.long}
     links = [{"target": one.target, "title": one.title, "bare": one.bare} for one in cell]
     return {"kind": "links", "links": links, "comma": texts.comma}
-
-
-@cache
-def _fonts() -> typst.Fonts:
-    """Read once for a process: they are some 35 MB."""
-    return typst.Fonts(include_system_fonts=False, font_paths=[str(resources.files(one)) for one in FONTS])
