@@ -16,6 +16,6 @@ if __name__ == "__main__":
 
     try:
         guard(sys.argv[1] if len(sys.argv) > 1 else "help")
+        execute_from_command_line(sys.argv)
     except SettingMissing as error:
         sys.exit(str(error))
-    execute_from_command_line(sys.argv)

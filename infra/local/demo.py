@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -266,7 +267,8 @@ def show(demo: Demo, facts: Mapping[str, Any], answer: question.Answer) -> None:
     say()
     for line in question.report(answer):
         say(line)
-    body = json.dumps({"model": facts["model"], "messages": [{"role": "user", "content": "Hello"}]})
+    question_of_yours = {"model": facts["model"], "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 60}
+    body = json.dumps(question_of_yours)  # short: two cores make some 20 tokens a second
     say("\nAsk it yourself:\n")
     say(f"  curl {demo.address}/v1/chat/completions \\")
     say(f"    -H 'Authorization: Bearer {facts['api_key']}' -H 'Content-Type: application/json' \\")
@@ -274,6 +276,9 @@ def show(demo: Demo, facts: Mapping[str, Any], answer: question.Answer) -> None:
     say(f"  OpenAI SDK:  base_url={demo.address}/v1  api_key={facts['api_key']}")
     say(f"  Management:  {demo.address}/api/  as {facts['admin_email']},")
     say(f"               password in {demo.place.admin / 'demo_admin_password'}")
+    places = {name: value for name, value in demo.environment().items() if name.startswith("KASBAH_")}
+    say(f"  Commands:    export {shlex.join(f'{name}={value}' for name, value in places.items())}")
+    say(f"               {shlex.join([sys.executable, str(REPOSITORY / 'manage.py')])} help")
 
 
 def stay(demo: Demo) -> None:

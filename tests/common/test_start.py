@@ -65,5 +65,14 @@ def test_each_process_starts_as_the_application(
         started.wait(30)
 
 
+def test_a_command_without_settings_says_in_a_line_which_is_missing() -> None:
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("KASBAH_")}
+    command = [sys.executable, "manage.py", "auditlog", "status"]
+    ended = subprocess.run(command, env=plain, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr.count("\n") == 1
+    assert ended.stderr.startswith("KASBAH_SECRET_KEY is not set.")
+
+
 def test_django_knows_the_check() -> None:
     assert any("tenant_tables_are_forced" in repr(check) for check in checks.registry.registry.get_checks())

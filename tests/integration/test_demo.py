@@ -129,6 +129,15 @@ def test_the_printed_curl_line_works(demo: Running) -> None:
     assert json.loads(answer.stdout)["choices"][0]["message"]["content"]
 
 
+def test_the_printed_commands_line_works(demo: Running) -> None:
+    lines = re.search(r"  Commands:    (export .*\n) +(.*) help\n", demo.printed)
+    assert lines
+    line = f"{lines[1]}exec {lines[2]} auditlog check"
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("KASBAH_")}
+    checked = subprocess.run(["/bin/sh", "-c", line], env=plain, capture_output=True, text=True, timeout=60, check=True)
+    assert re.search(r"sound +True", checked.stdout)
+
+
 def test_the_sdk_streams_what_it_answers_at_once(demo: Running) -> None:
     whole = ask(demo).parse()
     chunks = list(ask(demo, stream=True, stream_options={"include_usage": True}).parse())
