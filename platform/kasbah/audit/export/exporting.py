@@ -32,11 +32,13 @@ from kasbah.common.requestid import current
 WAIT = timedelta(minutes=10)  # by which an export lies back, so that a witness has signed it
 PARTS = {"prompt": [Part.PROMPT.value], "answer": [Part.ANSWER.value], "all": list(Part.values)}  # that can be opened
 PAGE = 2_000  # events in memory
-READ = """
-    SELECT intake.event FROM unnest(%s::bigint[], %s::bigint[]) AS run (first, past)
-    JOIN audit_leaf AS leaf ON leaf.log_id = %s AND leaf.index >= run.first AND leaf.index < run.past
-    JOIN audit_intake AS intake ON intake.id = leaf.event_id ORDER BY leaf.index
-"""
+# Run by run, each bounded: joined at once, the planner now and then takes the whole table for a page of it.
+READ = f"""
+    SELECT shown.event FROM unnest(%s::bigint[], %s::bigint[]) AS run (first, past) CROSS JOIN LATERAL (
+        SELECT leaf.index, intake.event FROM audit_leaf AS leaf JOIN audit_intake AS intake ON intake.id = leaf.event_id
+        WHERE leaf.log_id = %s AND leaf.index >= run.first AND leaf.index < run.past ORDER BY leaf.index LIMIT {PAGE}
+    ) AS shown ORDER BY shown.index
+"""  # noqa: S608 - a constant
 SCAN = """
     SELECT leaf.index, intake.event FROM audit_leaf AS leaf JOIN audit_intake AS intake ON intake.id = leaf.event_id
     WHERE leaf.log_id = %s AND leaf.index < %s AND position(%s::bytea IN intake.event) > 0 ORDER BY leaf.index
