@@ -67,7 +67,6 @@ def test_every_type_of_event_has_an_entrance() -> None:
 
 
 READERS = {
-    "check_second",
     "person",
     "person_behind",
     "require",

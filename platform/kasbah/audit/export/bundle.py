@@ -23,6 +23,7 @@ from kasbah.audit.export.plan import Facts, Plan, Run, pieces
 from kasbah.audit.export.verifier import joined
 from kasbah.audit.export.verifier.archive import FORMAT
 from kasbah.audit.export.verifier.failure import Failed
+from kasbah.audit.export.verifier.proofs import PROOFS
 from kasbah.audit.export.verifier.tree import Tree, check_consistency, levels
 from kasbah.audit.export.views import VIEWS, Header
 from kasbah.audit.export.work import Work
@@ -36,7 +37,6 @@ Sign = Callable[[str], Signature]
 Progress = Callable[[int, int], None]  # how much is done, of how much
 SEGMENT = 20_000  # events that are read again, at most, after an export was cut off
 _decoder = msgspec.json.Decoder(dict)
-PROOFS = 1_000  # events of a selection up to which each has a proof of its own
 
 
 class ExportBroken(Unavailable):

@@ -26,12 +26,6 @@ def person(actor: Actor) -> UUID:
     return actor.user_id
 
 
-def check_second(actor: Actor, row: Asked) -> None:
-    """Raise Forbidden where it is the one who asked."""
-    if actor.user_id == row.requested_by:
-        raise Forbidden("Whoever asks for it does not review it; ask a second person.", code="second_person")
-
-
 def words(reason: str) -> str:
     """A reason that somebody gives. Raises Invalid."""
     if not reason.strip() or len(reason) > 500:
@@ -50,6 +44,21 @@ def waiting(row: Row) -> Row:
     if found.expires_at <= timezone.now():
         raise Conflict("This request has expired; it must be made anew.")
     return found
+
+
+def reviewed(row: Row, by: UUID) -> Row:
+    """`waiting`, for the second person. Raises NotFound, Conflict, and Forbidden where it is the one who asked."""
+    found = waiting(row)
+    if by == found.requested_by:
+        raise Forbidden("Whoever asks for it does not review it; ask a second person.", code="second_person")
+    return found
+
+
+def answer(row: Asked, state: AskedState, by: UUID, **said: object) -> None:
+    """Write what the second person said: the state, and `said`, the columns that go with it."""
+    for name, value in {"state": state, "reviewed_by": by, "reviewed_at": timezone.now(), **said}.items():
+        setattr(row, name, value)
+    row.save(update_fields=["state", "reviewed_by", "reviewed_at", *said])
 
 
 def expire_due(model: type[Row], event: Callable[[Row], Event]) -> int:

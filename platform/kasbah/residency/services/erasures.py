@@ -77,11 +77,10 @@ def approve_erasure(actor: Actor, erasure: Erasure, digest: str | None = None) -
     Raises NotFound, Forbidden, Conflict (legal_hold, within_floor, erasure_changed).
     """
     require(actor, Permission.ERASURE_APPROVE, erasure.tenant_id)
-    asked.person(actor)
+    reviewer = asked.person(actor)
     require_fresh_login(actor)
     with rls.tenant_scope(erasure.tenant_id):
-        found = asked.waiting(erasure)
-        asked.check_second(actor, found)
+        found = asked.reviewed(erasure, reviewer)
         target, hits = _looked_up(found)
         if demand.digest(hits) != found.digest or digest not in (None, found.digest):
             raise Conflict(
@@ -91,9 +90,7 @@ def approve_erasure(actor: Actor, erasure: Erasure, digest: str | None = None) -
             )
         record(_event(EventType.ERASURE_APPROVED, actor, found, requested_by=str(found.requested_by)))
         event = record(demand.event(found, target, hits, actor.ref, current()))
-        found.state, found.event_id = AskedState.APPROVED, event.id
-        found.reviewed_by, found.reviewed_at = actor.user_id, timezone.now()
-        found.save(update_fields=["state", "event_id", "reviewed_by", "reviewed_at"])
+        asked.answer(found, AskedState.APPROVED, reviewer, event_id=event.id)
         demand.destroy(target, hits, event.id)
     return found
 
@@ -101,14 +98,11 @@ def approve_erasure(actor: Actor, erasure: Erasure, digest: str | None = None) -
 def reject_erasure(actor: Actor, erasure: Erasure, reason: str) -> Erasure:
     """Refuse, as the second person; the request ends there. Raises NotFound, Forbidden, Conflict, Invalid."""
     require(actor, Permission.ERASURE_APPROVE, erasure.tenant_id)
-    asked.person(actor)
+    reviewer = asked.person(actor)
     require_fresh_login(actor)
     with rls.tenant_scope(erasure.tenant_id):
-        found = asked.waiting(erasure)
-        asked.check_second(actor, found)
-        found.state, found.rejection = AskedState.REJECTED, asked.words(reason)
-        found.reviewed_by, found.reviewed_at = actor.user_id, timezone.now()
-        found.save(update_fields=["state", "rejection", "reviewed_by", "reviewed_at"])
+        found = asked.reviewed(erasure, reviewer)
+        asked.answer(found, AskedState.REJECTED, reviewer, rejection=asked.words(reason))
         record(_event(EventType.ERASURE_REJECTED, actor, found))
     return found
 

@@ -47,33 +47,27 @@ def request_pruning(actor: Actor, tenant: Tenant, keep_days: int, *, reason: str
 def approve_pruning(actor: Actor, policy: PruningPolicy) -> PruningPolicy:
     """Agree, as the second person; it takes the place of the one in force. Raises NotFound, Forbidden, Conflict."""
     require(actor, Permission.ERASURE_APPROVE, policy.tenant_id)
-    asked.person(actor)
+    reviewer = asked.person(actor)
     require_fresh_login(actor)
     with rls.tenant_scope(policy.tenant_id):
-        found = asked.waiting(policy)
-        asked.check_second(actor, found)
+        found = asked.reviewed(policy, reviewer)
         for old in PruningPolicy.objects.select_for_update().filter(
             tenant_id=policy.tenant_id, state=AskedState.APPROVED
         ):
             _end(actor, old)
         event = record(_event(EventType.PRUNING_APPROVED, actor, found, requested_by=str(found.requested_by)))
-        found.state, found.event_id = AskedState.APPROVED, event.id
-        found.reviewed_by, found.reviewed_at = actor.user_id, timezone.now()
-        found.save(update_fields=["state", "event_id", "reviewed_by", "reviewed_at"])
+        asked.answer(found, AskedState.APPROVED, reviewer, event_id=event.id)
     return found
 
 
 def reject_pruning(actor: Actor, policy: PruningPolicy, reason: str) -> PruningPolicy:
     """Refuse, as the second person. Raises NotFound, Forbidden, Conflict, Invalid."""
     require(actor, Permission.ERASURE_APPROVE, policy.tenant_id)
-    asked.person(actor)
+    reviewer = asked.person(actor)
     require_fresh_login(actor)
     with rls.tenant_scope(policy.tenant_id):
-        found = asked.waiting(policy)
-        asked.check_second(actor, found)
-        found.state, found.rejection = AskedState.REJECTED, asked.words(reason)
-        found.reviewed_by, found.reviewed_at = actor.user_id, timezone.now()
-        found.save(update_fields=["state", "rejection", "reviewed_by", "reviewed_at"])
+        found = asked.reviewed(policy, reviewer)
+        asked.answer(found, AskedState.REJECTED, reviewer, rejection=asked.words(reason))
         record(_event(EventType.PRUNING_REJECTED, actor, found))
     return found
 
