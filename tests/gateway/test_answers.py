@@ -113,7 +113,7 @@ def test_a_stream_and_its_usage(stack: Stack, client_of: Household, include_usag
 
 
 def test_events_are_numbered_by_attempt_and_entry(stack: Stack, client_of: Household) -> None:
-    response = post(stack, client_of, CHAT, chat("x [[tokens=3]]", stream=True))
+    response = post(stack, client_of, CHAT, chat("x [[tokens=3]]", stream=True), kasbah_resume_within="1")
     ids = [event["id"] for event in events(iter(response.text.split("\n"))) if "id" in event]
     assert ids == ["1-1", "1-2", "1-3", "1-4"]
 

@@ -219,9 +219,10 @@ def test_a_stream_that_may_be_taken_up_again_loses_and_doubles_nothing(stack: St
 
 def test_without_that_wish_the_engine_stops_and_the_rest_is_an_error(stack: Stack, client_of: Household) -> None:
     request_id, before, last = _leave_after(stack, client_of, "[[tokens=400 delay=0.03]]", 5)
+    assert last == "", "ids are for those who asked to take the stream up again"
     wait_until(lambda: jobs_of(client_of)[0].state == "cancelled", "the engine to stop")
     [job] = jobs_of(client_of)
-    rest = get(stack, client_of, f"/v1/streams/{request_id}", last_event_id=last)
+    rest = get(stack, client_of, f"/v1/streams/{request_id}", last_event_id=f"{job.attempt}-{len(before)}")
     found = [json.loads(event["data"]) for event in events(iter(rest.text.split("\n")))]
     assert found[-1]["error"]["code"] == "cancelled"
     assert len(before) - 1 + len(found) - 1 == job.completion_tokens

@@ -105,8 +105,12 @@ class Answering:
         async for frames in self._running.frames():
             if events is None:
                 self._first_at = time.perf_counter()
+                wish = self._admitted.wish
                 events = sse.Events(
-                    self._answer_id, self._running.attempt, include_usage=self._admitted.wish.body.include_usage
+                    self._answer_id,
+                    self._running.attempt,
+                    include_usage=wish.body.include_usage,
+                    ids=wish.resume_within > 0,
                 )
             data = b"".join([events.chunk(frame) for frame in frames if isinstance(frame, (Data, Role))])
             self._note(frames)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kasbah.common.errors import Conflict, Unavailable
-from kasbah.gateway import admission, idempotency, refusals, settlement
+from kasbah.gateway import admission, idempotency, refusals, settlement, sse
 from kasbah.gateway.admission import Admitted, Wish
 from kasbah.gateway.answering import Answering
 from kasbah.gateway.endpoints import Endpoint
@@ -27,7 +27,7 @@ async def serve(runtime: Runtime, exchange: Exchange, endpoint: Endpoint) -> Non
         if isinstance(found, Admitted):
             await _answer(runtime, exchange, found)
             return
-    await _repeat(exchange, found)
+    await _repeat(exchange, wish, found)
 
 
 async def _admit(runtime: Runtime, exchange: Exchange, wish: Wish) -> Admitted:
@@ -61,7 +61,8 @@ async def _answer(runtime: Runtime, exchange: Exchange, admitted: Admitted) -> N
         running.close()  # a job that was not settled is housekeeping's from now on
 
 
-async def _repeat(exchange: Exchange, kept: Kept) -> None:
+async def _repeat(exchange: Exchange, wish: Wish, kept: Kept) -> None:
     exchange.notes["repeated"] = True
+    body = sse.without_ids(kept.body) if wish.body.streams and not wish.resume_within else kept.body
     await exchange.begin(200, [*kept.headers, (b"idempotent-replayed", b"true")])
-    await exchange.write(kept.body, more=False)
+    await exchange.write(body, more=False)

@@ -77,7 +77,7 @@ class Resumption:
     async def _relay(self, exchange: Exchange, principal: Principal, job: _Job, site: SiteRecord, seen: int) -> None:
         answer_id = f"{ENDPOINTS[job.endpoint].prefix}-{exchange.path.rpartition('/')[2]}"
         usage = b"include_usage=true" in exchange.query
-        events = sse.Events(answer_id, job.attempt, include_usage=usage, after=seen)
+        events = sse.Events(answer_id, job.attempt, include_usage=usage, ids=True, after=seen)
         try:
             async with aclosing(replay(site, job.id, job.attempt)) as kept:
                 async for frames in kept:

@@ -6,6 +6,7 @@ the id under which the client can ask for the receipt, and `usage` where the cli
 
 from __future__ import annotations
 
+import re
 import time
 
 import msgspec
@@ -17,6 +18,8 @@ from kasbah.gateway.exchange import error_body
 
 DONE = b"data: [DONE]\n\n"
 WAITING = b": waiting\n\n"
+_ID_LINE = re.compile(rb"^id: \d+-\d+\n", re.MULTILINE)  # JSON text has no line ends of its own
+_LINE_ENDS = tuple((chr(code).encode(), b"\\u%04x" % code) for code in (0x85, 0x2028, 0x2029))
 _NO_USAGE = b',"usage":null}'
 
 
@@ -60,16 +63,17 @@ class Renamed:
 
 
 class Events:
-    """Events of one attempt of one answer. Ids are `<attempt>-<number>`, numbered from 1 (Last-Event-ID).
-
-    Those up to `after` are left out: the client has them.
+    """Events of one attempt of one answer. With `ids` each has the line `id: <attempt>-<number>`, numbered from 1
+    (Last-Event-ID); only a client that asked for resumption gets it, because some clients take an event for its
+    `data:` line alone. Those up to `after` are left out: the client has them.
     """
 
-    def __init__(self, answer_id: str, attempt: int, *, include_usage: bool, after: int = 0) -> None:
+    def __init__(self, answer_id: str, attempt: int, *, include_usage: bool, ids: bool = False, after: int = 0) -> None:
         self._rename = Renamed(answer_id)
         self._answer_id = answer_id
         self._include_usage = include_usage
         self._attempt = attempt
+        self._ids = ids
         self._number = 0
         self._after = after
         self._last = b""
@@ -80,10 +84,12 @@ class Events:
         self._last = frame.chunk
         if self._number <= self._after:
             return b""
-        text = self._rename(frame.chunk)
+        text = _one_line(self._rename(frame.chunk))
         if self._include_usage:
             text = text[:-1] + _NO_USAGE
-        return b"id: %d-%d\ndata: %s\n\n" % (self._attempt, self._number, text)
+        if self._ids:
+            return b"id: %d-%d\ndata: %s\n\n" % (self._attempt, self._number, text)
+        return b"data: %s\n\n" % text
 
     def end(self, usage: Usage) -> bytes:
         """The usage chunk when it was asked for, and the end."""
@@ -103,6 +109,20 @@ class Events:
             },
         }
         return b"data: %s\n\n%s" % (msgspec.json.encode(chunk), DONE)
+
+
+def _one_line(text: bytes) -> bytes:
+    """JSON with U+0085, U+2028 and U+2029 escaped: text readers, such as Python's `splitlines`, end a line there,
+    though the standard for events does not."""
+    if b"\xe2\x80" in text or b"\xc2\x85" in text:
+        for raw, escaped in _LINE_ENDS:
+            text = text.replace(raw, escaped)
+    return text
+
+
+def without_ids(events: bytes) -> bytes:
+    """Stored events without their `id:` lines, for a client that did not ask for resumption."""
+    return _ID_LINE.sub(b"", events)
 
 
 def error_event(error: KasbahError) -> bytes:
