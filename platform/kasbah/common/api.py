@@ -24,6 +24,7 @@ from rest_framework.views import APIView
 from rest_framework.viewsets import GenericViewSet, ViewSetMixin
 
 from kasbah.common import rls
+from kasbah.common.queries import NumberField, read_parameters
 
 
 class StrictSerializer(serializers.Serializer[Any]):
@@ -74,7 +75,7 @@ def _refuse_other_type(field: serializers.Field[Any, Any, Any, Any], value: Any,
 class PageQuery(StrictSerializer):
     """Query parameters of every list."""
 
-    limit = serializers.IntegerField(min_value=1, max_value=200, default=50, help_text="Objects a page.")
+    limit = NumberField(min_value=1, max_value=200, default=50, help_text="Objects a page.")
     after = serializers.UUIDField(required=False, help_text="Id of the last object of the page before.")
     order = serializers.ChoiceField(["desc", "asc"], default="desc", help_text="Newest or oldest first.")
 
@@ -203,7 +204,7 @@ class ManagementViewSet(ManagementMixin, GenericViewSet[Any]):
 
     def read_query(self) -> dict[str, Any]:
         """The validated query parameters; a parameter that is not known is refused."""
-        given = {name: value for name, value in self.request.query_params.items() if name != "format"}
+        given = read_parameters(self.request, besides=("format",))
         page = PageQuery(data={name: given.pop(name) for name in tuple(given) if name in PageQuery().fields})
         page.is_valid(raise_exception=True)
         chosen = (self.filters or StrictSerializer)(data=given)

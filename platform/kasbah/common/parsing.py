@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import IO, Any
 
 from rest_framework.exceptions import ParseError
 from rest_framework.parsers import JSONParser
 
-from kasbah.common.errors import TooLarge
+from kasbah.common.errors import Invalid, TooLarge
 
 BODY_LIMIT = 1024 * 1024  # bytes
+MOST_DIGITS = 20  # of a whole number: 64 bits and a sign
+MOST_NAME = 200  # characters of a field's path in an error
 
 
 class StrictJSONParser(JSONParser):
@@ -25,7 +28,9 @@ class StrictJSONParser(JSONParser):
         if len(data) > BODY_LIMIT:
             raise TooLarge(f"The body is over {BODY_LIMIT} bytes.")
         try:
-            value = json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+            value = json.loads(
+                data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=_whole
+            )
             _storable(value)
         except RecursionError as error:
             raise ParseError("it is nested too deeply") from error
@@ -45,14 +50,22 @@ def _no_constant(text: str) -> Any:
     raise ValueError(f"{text} is not a JSON number")
 
 
-def _storable(value: Any) -> None:
+def _whole(text: str) -> int | float:
+    """The number; infinity, which is refused by name later, where it has more digits than any field takes."""
+    return int(text) if len(text) <= MOST_DIGITS else math.inf
+
+
+def _storable(value: Any, name: str = "") -> None:
+    """Raises ValueError for a text, Invalid for a number that no column holds: a double that overflows is one."""
     if isinstance(value, str):
         if "\0" in value or (not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value)):
             raise ValueError("a text has a NUL or half of a surrogate pair")
     elif isinstance(value, dict):
         for key, item in value.items():
             _storable(key)
-            _storable(item)
+            _storable(item, f"{name}.{key}" if name else key)
     elif isinstance(value, list):
-        for item in value:
-            _storable(item)
+        for index, item in enumerate(value):
+            _storable(item, f"{name}[{index}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise Invalid("This number is out of range.", param=name[:MOST_NAME] or None)

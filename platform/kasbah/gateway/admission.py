@@ -16,6 +16,7 @@ from kasbah.audit import services as audit
 from kasbah.audit.services import Event, EventType, content
 from kasbah.audit.services.content import Place
 from kasbah.common.errors import Forbidden, Invalid, KasbahError, QuotaExceeded, Unauthenticated
+from kasbah.common.numbers import read_number
 from kasbah.gateway import idempotency, keeping, refusals
 from kasbah.gateway.bodies import base
 from kasbah.gateway.cache import Facts
@@ -133,11 +134,7 @@ async def understand(runtime: Runtime, exchange: Exchange, endpoint: Endpoint) -
 def resume_within(exchange: Exchange) -> int:
     """Seconds for which the engine goes on without its client (see resumption). Raises Invalid."""
     text = exchange.header(b"kasbah-resume-within") or "0"
-    if not text.isdigit() or int(text[:9]) > LONGEST_WINDOW:
-        raise Invalid(
-            f"kasbah-resume-within is a number of seconds, at most {LONGEST_WINDOW}.", param="kasbah-resume-within"
-        )
-    return int(text)
+    return read_number(text, 0, LONGEST_WINDOW, "kasbah-resume-within", "a number of seconds")
 
 
 def _question(exchange: Exchange, principal: Principal, facts: Facts, deployment: DeploymentRecord) -> Question:

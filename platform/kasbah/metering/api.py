@@ -14,6 +14,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from kasbah.common.api import ListMixin, RetrieveMixin, StrictBody, StrictSerializer
+from kasbah.common.queries import read_parameters
 from kasbah.metering import services
 from kasbah.metering.models import Limit, LimitScope, Period, Usage
 
@@ -132,7 +133,7 @@ class UsageViewSet(ListMixin, RetrieveMixin):
     @action(detail=False, methods=["get"])
     def summary(self, request: Request, tenant: str) -> Response:
         """Sums by day, model, project or key."""
-        query = SummaryQuery(data=request.query_params.dict())
+        query = SummaryQuery(data=read_parameters(request))
         query.is_valid(raise_exception=True)
         chosen = dict(query.validated_data)
         by = chosen.pop("by")

@@ -13,6 +13,7 @@ from django.core.management.base import CommandError
 
 from kasbah.common import rls
 from kasbah.common.commands import Facts, KasbahCommand
+from kasbah.common.numbers import LARGEST_VERSION, number_argument, whole_number
 from kasbah.identity.commands import acting_person, command_actor, find_tenant
 from kasbah.identity.models import Tenant
 from kasbah.identity.services import Actor
@@ -50,7 +51,13 @@ class VersionCommand(PolicyCommand):
     def arguments(self, parser: ArgumentParser) -> None:
         """Which; subclasses add theirs after calling this."""
         super().arguments(parser)
-        parser.add_argument("--policy-version", required=True, type=int, metavar="NUMBER", help="Its version.")
+        parser.add_argument(
+            "--policy-version",
+            required=True,
+            type=number_argument(1, LARGEST_VERSION),
+            metavar="NUMBER",
+            help="Its version.",
+        )
 
     def act(self, tenant: Tenant | None, **options: Any) -> Facts:
         """Find the version, then take the step."""
@@ -139,8 +146,9 @@ def find_version(tenant: Tenant | None, number: int) -> Any:
 
 def find_policy(tenant: Tenant, named: str) -> Policy:
     """A version of the tenant whose scope this is, by its id or number. Raises CommandError."""
+    number = whole_number(named, 1, LARGEST_VERSION)
     try:
-        chosen: dict[str, Any] = {"version": int(named)} if named.isdecimal() else {"pk": UUID(named)}
+        chosen: dict[str, Any] = {"version": number} if number is not None else {"pk": UUID(named)}
     except ValueError as error:
         raise CommandError(f"--policy: {named!r} is neither an id nor a number.") from error
     found = Policy.objects.filter(tenant=tenant, **chosen).first()

@@ -19,9 +19,10 @@ from kasbah.audit.export.exporting import PARTS, Wanted, begin, export
 from kasbah.audit.export.selection import MODEL, PERSON, REQUEST, Selection
 from kasbah.common.api import ManagementView, StrictSerializer
 from kasbah.common.errors import Invalid
+from kasbah.common.numbers import LARGEST_SIZE
+from kasbah.common.queries import NumberField, read_parameters
 
 MOST = 50_000  # events in one answer; a request must end while somebody waits for it
-LARGEST = 2**53 - 1
 
 
 class ExportQuery(StrictSerializer):
@@ -40,9 +41,9 @@ class ExportQuery(StrictSerializer):
             "open": serializers.ChoiceField(
                 list(PARTS), required=False, help_text="With request or person: which content to open, if it is kept."
             ),
-            "since_size": serializers.IntegerField(
+            "since_size": NumberField(
                 min_value=1,
-                max_value=LARGEST,
+                max_value=LARGEST_SIZE,
                 required=False,
                 help_text="Prove that the log begins with that of the checkpoint of this size, which you kept.",
             ),
@@ -58,7 +59,7 @@ class ExportView(ManagementView):
     def get(self, request: Request, tenant: str) -> HttpResponse:
         """A zip with events and the program that checks it; see docs/auditor/audit-log.md. Of a period, a person, a
         model or one request."""
-        query = ExportQuery(data=request.query_params.dict())
+        query = ExportQuery(data=read_parameters(request))
         query.is_valid(raise_exception=True)
         wanted = self._wanted(query.validated_data)
         file = io.BytesIO()  # MOST bounds it: some ten MiB

@@ -16,8 +16,8 @@ from kasbah.audit.log import proofs
 from kasbah.audit.log.note import lines_of
 from kasbah.common import rls
 from kasbah.common.api import ManagementView, StrictSerializer
-
-LARGEST = 2**53 - 1
+from kasbah.common.numbers import LARGEST_SIZE
+from kasbah.common.queries import NumberField, read_parameters
 
 
 class HeadShown(serializers.Serializer[Any]):
@@ -53,8 +53,8 @@ class ConsistencyQuery(StrictSerializer):
     def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
         """`from` is a word of Python's."""
         return {
-            "from": serializers.IntegerField(min_value=0, max_value=LARGEST, help_text="The earlier size."),
-            "to": serializers.IntegerField(min_value=0, max_value=LARGEST, help_text="The later size."),
+            "from": NumberField(min_value=0, max_value=LARGEST_SIZE, help_text="The earlier size."),
+            "to": NumberField(min_value=0, max_value=LARGEST_SIZE, help_text="The later size."),
         }
 
 
@@ -99,7 +99,7 @@ class ConsistencyView(LogView):
     @extend_schema(parameters=[ConsistencyQuery], responses=ConsistencyShown)
     def get(self, request: Request, tenant: str = "") -> Response:
         """The proof that the later begins with the earlier."""
-        query = ConsistencyQuery(data=request.query_params.dict())
+        query = ConsistencyQuery(data=read_parameters(request))
         query.is_valid(raise_exception=True)
         found = proofs.consistency(self.log_of, query.validated_data["from"], query.validated_data["to"])
         return Response({"hashes": lines_of(found)})

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from kasbah.audit.log.note import Key
 from kasbah.audit.witness.cosigning import Answer, Witness
+from kasbah.common.numbers import whole_number
 
 LARGEST = 64 * 1024  # bytes of a request
 EPILOG = """Make a key once:     python -m kasbah.audit.witness key --name witness.example.org --state ./witness
@@ -101,10 +102,10 @@ def _serve(witness: Witness, bind: str) -> int:
             length = self.headers.get("Content-Length", "")
             if self.path != "/add-checkpoint":
                 return self._send(Answer(404, "there is /add-checkpoint\n"))
-            if not length.isdigit() or int(length) > LARGEST:
+            if (size := whole_number(length, 0, LARGEST)) is None:
                 return self._send(Answer(413, f"a request has a length, of at most {LARGEST} bytes\n"))
             try:
-                text = self.rfile.read(int(length)).decode()
+                text = self.rfile.read(size).decode()
             except UnicodeDecodeError:
                 return self._send(Answer(400, "not UTF-8\n"))
             return self._send(witness.add_checkpoint(text))

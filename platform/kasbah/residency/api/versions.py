@@ -12,6 +12,8 @@ from rest_framework.response import Response
 
 from kasbah.common.api import ListMixin, RetrieveMixin, StrictBody, StrictSerializer
 from kasbah.common.errors import Invalid
+from kasbah.common.numbers import LARGEST_VERSION
+from kasbah.common.queries import NumberField, read_parameters
 from kasbah.residency import services
 from kasbah.residency.difference import difference
 from kasbah.residency.document import MAX_BYTES
@@ -106,7 +108,7 @@ class DifferenceShown(serializers.Serializer[Any]):
 
     id = serializers.UUIDField()
     version = serializers.IntegerField()
-    against = serializers.IntegerField(allow_null=True, help_text="Number of the older version; null: there is none.")
+    against = NumberField(allow_null=True, help_text="Number of the older version; null: there is none.")
     added = serializers.ListField(child=serializers.DictField(), help_text="Rules.")
     removed = serializers.ListField(child=serializers.DictField(), help_text="Rules.")
     changed = RuleChange(many=True)
@@ -116,8 +118,11 @@ class DifferenceShown(serializers.Serializer[Any]):
 class Against(StrictSerializer):
     """Query parameters."""
 
-    against = serializers.IntegerField(
-        required=False, min_value=1, max_value=2**31 - 1, help_text="Number of a version; left out: the active one."
+    against = NumberField(
+        required=False,
+        min_value=1,
+        max_value=LARGEST_VERSION,
+        help_text="Number of a version; left out: the active one.",
     )
 
 
@@ -125,7 +130,7 @@ class VersionFilters(StrictSerializer):
     """Query parameters."""
 
     state = serializers.ChoiceField(PolicyState.choices, required=False)
-    version = serializers.IntegerField(required=False, min_value=1, max_value=2**31 - 1)
+    version = NumberField(required=False, min_value=1, max_value=LARGEST_VERSION)
 
 
 class VersionsViewSet(ListMixin, RetrieveMixin):
@@ -164,7 +169,7 @@ class VersionsViewSet(ListMixin, RetrieveMixin):
     @action(detail=True, methods=["get"], url_path="diff", url_name="diff")
     def difference(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """What changed from another version to this one, rule by rule."""
-        query = Against(data={name: value for name, value in request.query_params.items() if name != "format"})
+        query = Against(data=read_parameters(request, besides=("format",)))
         query.is_valid(raise_exception=True)
         found, chosen = self.find(), query.validated_data.get("against")
         one = {"version": chosen} if chosen else {"state": PolicyState.ACTIVE}

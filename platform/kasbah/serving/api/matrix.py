@@ -17,6 +17,7 @@ from rest_framework.response import Response
 from kasbah.common import csvs, rls
 from kasbah.common.api import ManagementView, ManagementViewSet, StrictSerializer
 from kasbah.common.errors import Forbidden, Invalid
+from kasbah.common.queries import read_parameters
 from kasbah.identity.models import DataClass, Tenant
 from kasbah.residency.models import Policy
 from kasbah.serving.services.matrix import COLUMNS, MOST_CELLS, Asked, Matrix, tenant_matrix
@@ -95,7 +96,7 @@ class MatrixView(csvs.CsvMixin, ManagementView):
     )
     def get(self, request: Request, tenant: str) -> Response:
         """For every class, model and site whether the policy allows it and by which rule, and whether it is up."""
-        given = {name: value for name, value in request.query_params.items() if name != "format"}
+        given = read_parameters(request, besides=("format",))
         query = TenantMatrixQuery(data=given)
         query.is_valid(raise_exception=True)
         chosen = dict(query.validated_data)

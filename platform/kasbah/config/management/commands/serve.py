@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentParser
 from typing import Any
 
 import uvicorn
@@ -14,17 +14,11 @@ from django.db.migrations.executor import MigrationExecutor
 from kasbah.common import env
 from kasbah.common.checks import UnsafeDatabase, refuse_unsafe_role
 from kasbah.common.commands import Facts, KasbahCommand
+from kasbah.common.numbers import number_argument
 from kasbah.config import noted
 
 GRACE = 10  # seconds that open streams have to end after SIGTERM
 BACKLOG = 2048
-
-
-def port(text: str) -> int:
-    """A TCP port; 0 lets the system choose. Raises ArgumentTypeError."""
-    if not text.isascii() or not text.isdigit() or int(text) > 65535:
-        raise ArgumentTypeError(f"{text!r} is not a port: give a number from 0 to 65535")
-    return int(text)
 
 
 class Command(KasbahCommand):
@@ -40,7 +34,12 @@ class Command(KasbahCommand):
         """Where to listen."""
         host, _, number = env.value("BIND", "127.0.0.1:8080").rpartition(":")
         parser.add_argument("--host", default=host, help="Address to listen on (default: %(default)s, KASBAH_BIND).")
-        parser.add_argument("--port", type=port, default=number, help="Port (default: %(default)s, KASBAH_BIND).")
+        parser.add_argument(
+            "--port",
+            type=number_argument(0, 65535, "a port"),
+            default=number,
+            help="Port, 0: any that is free (default: %(default)s, KASBAH_BIND).",
+        )
         parser.add_argument(
             "--trust-proxy",
             default=env.value("TRUSTED_PROXIES", ""),

@@ -18,6 +18,7 @@ from django.core.management.base import CommandError
 from kasbah.audit.services import exports
 from kasbah.common import rls
 from kasbah.common.commands import Facts, KasbahCommand
+from kasbah.common.numbers import LARGEST_SIZE, number_argument
 from kasbah.identity.commands import acting_person, command_actor, find_tenant, find_user
 from kasbah.identity.services import Actor
 
@@ -61,7 +62,7 @@ class Command(KasbahCommand):
         parser.add_argument("--by", metavar="EMAIL", help="The auditor of the tenant who reads the content.")
         parser.add_argument(
             "--since-size",
-            type=int,
+            type=number_argument(1, LARGEST_SIZE),
             metavar="N",
             help="Prove that the log begins with the checkpoint of N events that was kept.",
         )

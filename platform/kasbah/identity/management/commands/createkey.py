@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentParser
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,16 +10,10 @@ from typing import Any
 from django.utils import timezone
 
 from kasbah.common.commands import Facts, write_secret
+from kasbah.common.numbers import number_argument
 from kasbah.identity import services
 from kasbah.identity.commands import TenantCommand, command_actor, find_project
 from kasbah.identity.models import DataClass, Role, Scope, Tenant
-
-
-def days(text: str) -> int:
-    """A number of days. Raises ArgumentTypeError."""
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 3650:
-        raise ArgumentTypeError(f"{text!r} is not a number of days from 1 to 3650")
-    return int(text)
 
 
 class Command(TenantCommand):
@@ -46,7 +40,12 @@ class Command(TenantCommand):
             help="Its role with a management scope (%(default)s).",
         )
         parser.add_argument("--data-class", choices=DataClass.values, default="", help="Class of its requests.")
-        parser.add_argument("--expires-days", type=days, metavar="DAYS", help="Refused after so many days.")
+        parser.add_argument(
+            "--expires-days",
+            type=number_argument(1, 3650, "a number of days"),
+            metavar="DAYS",
+            help="Refused after so many days.",
+        )
         parser.add_argument("--key-file", type=Path, metavar="PATH", help="Write the key there (mode 600), not here.")
 
     def act(self, tenant: Tenant, **options: Any) -> Facts:

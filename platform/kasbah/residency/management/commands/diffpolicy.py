@@ -6,6 +6,7 @@ from argparse import ArgumentParser
 from typing import Any
 
 from kasbah.common.commands import Facts
+from kasbah.common.numbers import LARGEST_VERSION, number_argument
 from kasbah.identity.models import Tenant
 from kasbah.residency.commands import PolicyCommand, find_version
 from kasbah.residency.difference import difference
@@ -20,8 +21,16 @@ class Command(PolicyCommand):
     def arguments(self, parser: ArgumentParser) -> None:
         """Which two."""
         super().arguments(parser)
-        parser.add_argument("--from", required=True, type=int, metavar="NUMBER", help="The older version.")
-        parser.add_argument("--to", required=True, type=int, metavar="NUMBER", help="The newer version.")
+        parser.add_argument(
+            "--from",
+            required=True,
+            type=number_argument(1, LARGEST_VERSION),
+            metavar="NUMBER",
+            help="The older version.",
+        )
+        parser.add_argument(
+            "--to", required=True, type=number_argument(1, LARGEST_VERSION), metavar="NUMBER", help="The newer version."
+        )
 
     def act(self, tenant: Tenant | None, **options: Any) -> Facts:
         """Compare them."""

@@ -8,8 +8,10 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
+from kasbah.audit.log.models import LEAST_DAYS
 from kasbah.audit.models import PruningPolicy
 from kasbah.common.commands import Facts, uuid_argument
+from kasbah.common.numbers import number_argument
 from kasbah.identity.commands import TenantCommand, acting_person
 from kasbah.identity.models import Tenant
 from kasbah.residency.services import pruning
@@ -33,7 +35,13 @@ class Command(TenantCommand):
         super().arguments(parser)
         parser.add_argument("--id", type=uuid_argument, metavar="ID", help="Which, to approve, reject or end.")
         parser.add_argument("--by", metavar="EMAIL", help="In whose name.")
-        parser.add_argument("--keep-days", type=int, default=0, metavar="DAYS", help="How long; 183 at least.")
+        parser.add_argument(
+            "--keep-days",
+            type=number_argument(LEAST_DAYS, pruning.MOST_DAYS, "a number of days"),
+            default=0,
+            metavar="DAYS",
+            help="How long; 183 at least.",
+        )
         parser.add_argument("--reason", default="", metavar="TEXT", help="Why, in words; they stay out of the log.")
 
     def act(self, tenant: Tenant, **options: Any) -> Facts | Sequence[Facts]:

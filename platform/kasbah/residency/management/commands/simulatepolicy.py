@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from kasbah.common.commands import Facts
 from kasbah.common.csvs import Table
+from kasbah.common.numbers import number_argument
 from kasbah.identity.commands import TenantCommand, command_actor
 from kasbah.identity.models import Tenant
 from kasbah.residency.commands import find_policy, read_document
@@ -39,15 +40,17 @@ class Command(TenantCommand):
         which.add_argument("--file", metavar="PATH", help="A document; - reads standard input. It is not kept.")
         which.add_argument("--policy", metavar="ID", help="A version that is kept: its id or its number.")
         parser.add_argument(
-            "--days", type=int, default=simulation.DAYS, metavar="NUMBER", help="How far to look back (%(default)s)."
+            "--days",
+            type=number_argument(1, simulation.MOST_DAYS, "a number of days"),
+            default=simulation.DAYS,
+            metavar="NUMBER",
+            help="How far to look back (%(default)s).",
         )
         parser.add_argument("--csv", metavar="PATH", help="Write the requests that would change to a new file.")
 
     def act(self, tenant: Tenant, **options: Any) -> Facts:
         """Simulate it."""
         policy = find_policy(tenant, options["policy"]) if options["policy"] else read_document(options["file"])
-        if options["days"] < 1:
-            raise CommandError("--days: give at least 1.")
         now = timezone.now()
         period = simulation.Period.of(now - timedelta(days=options["days"]), now)
         with new_table(options["csv"]) if options["csv"] else nullcontext() as table:

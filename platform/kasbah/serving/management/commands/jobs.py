@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from typing import Any
 
 from kasbah.common.commands import Facts
+from kasbah.common.numbers import number_argument
 from kasbah.identity.commands import TenantCommand
 from kasbah.identity.models import Tenant
 from kasbah.serving.models import Job, JobState
-
-
-def count(text: str) -> int:
-    """How many. Raises ArgumentTypeError."""
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 1000:
-        raise ArgumentTypeError(f"{text!r} is not a number from 1 to 1000")
-    return int(text)
 
 
 class Command(TenantCommand):
@@ -30,7 +24,9 @@ class Command(TenantCommand):
         """Which."""
         super().arguments(parser)
         parser.add_argument("--state", choices=JobState.values, help="Those in one state.")
-        parser.add_argument("--limit", type=count, default=20, metavar="NUMBER", help="How many (%(default)s).")
+        parser.add_argument(
+            "--limit", type=number_argument(1, 1000), default=20, metavar="NUMBER", help="How many (%(default)s)."
+        )
 
     def act(self, tenant: Tenant, **options: Any) -> Sequence[Facts]:
         """List them."""

@@ -10,6 +10,7 @@ from typing import Any
 from django.core.management.base import CommandError
 
 from kasbah.common.commands import Facts, KasbahCommand, uuid_argument
+from kasbah.common.numbers import number_argument
 from kasbah.identity.commands import command_actor
 from kasbah.identity.services import Actor
 from kasbah.residency.models import Site
@@ -36,7 +37,13 @@ class Command(KasbahCommand):
         parser.add_argument("--site", metavar="SLUG", help="With site: whose.")
         parser.add_argument("--worker", type=uuid_argument, metavar="ID", help="With worker: whose.")
         parser.add_argument("--status", action="store_true", help="Only tell how far a rotation is.")
-        parser.add_argument("--wait", type=float, default=0.0, metavar="S", help="Wait so long until it is done.")
+        parser.add_argument(
+            "--wait",
+            type=number_argument(0, 86_400, "a number of seconds"),
+            default=0,
+            metavar="S",
+            help="Wait so long until it is done.",
+        )
         parser.add_argument("--force", action="store_true", help="Switch now, and tell which workers would refuse.")
         parser.add_argument("--revoke", metavar="KEY_ID", help="With ticket: never believe this key again.")
 
