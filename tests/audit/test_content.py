@@ -207,6 +207,16 @@ class TestRecords:
         with pytest.raises(Altered, match="commits to"):
             await sync(opened, tenant, one.id)
 
+    @pytest.mark.parametrize("data", [b"no JSON", b"[]", b"{}", b'{"commitments":{"prompt":7}}', b"[" * 30_000])
+    async def test_an_event_that_was_altered_is_named(self, database: Any, superuser: Any, data: bytes) -> None:
+        tenant = (await sync(factories.tenant)).id
+        one = await keep(database, place(tenant))
+        superuser.execute("ALTER TABLE audit_intake DISABLE TRIGGER ALL")
+        superuser.execute("UPDATE audit_intake SET event = %s WHERE tenant_id = %s", [data, tenant])
+        superuser.execute("ALTER TABLE audit_intake ENABLE TRIGGER ALL")
+        with pytest.raises(Altered, match="commits to the prompt, was altered"):
+            await sync(opened, tenant, one.id)
+
 
 @pytest.mark.django_db(transaction=True)
 class TestVault:

@@ -70,13 +70,45 @@ def test_by_hand_by_file(tmp_path: Path, log: Signed) -> None:
     names = ["--name", "witness.test/hand", "--state", str(tmp_path / "state")]
     made = subprocess.run([*program, "key", *names], capture_output=True, text=True, check=True)
     key = Key.parse(made.stdout)
-    assert subprocess.run([*program, "key", *names], capture_output=True, check=False).returncode == 1  # never replaced
+    again = subprocess.run([*program, "key", *names], capture_output=True, text=True, check=False)
+    assert (again.returncode, again.stdout) == (0, made.stdout)  # never replaced, and shown whenever it is asked for
+    assert "has a key already" in again.stderr
     (tmp_path / "request").write_text(asked(log, 0, 7), encoding="utf-8")
     sign = [*program, "sign", *names, "--log", log.key.vkey(), str(tmp_path / "request")]
     done = subprocess.run(sign, capture_output=True, text=True, check=True)
     assert key in Note.parse(str(log.checkpoint(7)) + done.stdout).verified([key])
     again = subprocess.run(sign, capture_output=True, text=True, check=False)
     assert (again.returncode, again.stderr) == (1, "7\n")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["key", "--name", "two words"], "no spaces"),
+        (["sign", "--name", "w", "--log", "x+y", "-"], "not a verifier key"),
+        (["sign", "--name", "w", "--log", "LOG", "-"], "make a key with the command `key`"),
+        (["serve", "--name", "w", "--log", "LOG", "--bind", "nowhere"], "--bind takes HOST:PORT"),
+        (["serve", "--name", "w", "--log", "LOG", "--bind", "127.0.0.1:" + "9" * 5_000], "--bind takes HOST:PORT"),
+        (["sign", "--name", "w", "--log", "LOG", "absent"], "absent: No such file"),
+    ],
+)
+def test_a_wrong_call_gets_a_sentence(
+    given: list[str], said: str, tmp_path: Path, log: Signed, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = tmp_path / "state"
+    if "make a key" not in said:
+        assert command.main(["key", "--name", "w", "--state", str(state)]) == 0
+    given = [log.key.vkey() if one == "LOG" else one for one in given]
+    assert command.main([*given, "--state", str(state)]) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_a_key_file_without_a_key_is_named_and_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "key").write_bytes(b"\xff\xfe not a key")
+    assert command.main(["key", "--name", "w", "--state", str(tmp_path)]) == 1
+    assert "holds no key" in capsys.readouterr().err
+    assert [one.name for one in tmp_path.iterdir()] == ["key"]
+    assert (tmp_path / "key").read_bytes() == b"\xff\xfe not a key"
 
 
 def test_over_http(witness: Witness, log: Signed, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,9 +35,11 @@ def _receipts(tenant_id: UUID | None, events: Sequence[Facts]) -> Iterator[tuple
     from kasbah.identity.services import system
     from kasbah.serving.services.receipts import find_receipt
 
+    if tenant_id is None:
+        return
     for request in _each(events, lambda event: event.get("request_id")):
-        found = find_receipt(system("export"), request)
-        if found is not None and found["claims"].get("tenant") == str(tenant_id):
+        found = find_receipt(system("export"), request, tenant_id=tenant_id)
+        if found is not None:
             yield f"receipt-{request}.json", msgspec.json.encode(found, order="sorted")
 
 

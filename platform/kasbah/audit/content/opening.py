@@ -40,7 +40,7 @@ def open_record(row: Content) -> Opened:
     event = Intake.objects.filter(id=row.event_id, tenant_id=row.tenant_id).first()
     if event is None and not row.erased_at:
         raise Altered(f"event {row.event_id}, which commits to the {row.part}, is gone")  # no policy prunes it before
-    commitment = json.loads(bytes(event.event))["commitments"][row.part] if event else ""
+    commitment = _commitment(event, row.part) if event else ""
     opening, content = _unsealed(row)
     if opening is not None and content is not None and not hmac.compare_digest(commit(opening, content), commitment):
         raise Altered(f"the {row.part} is not what event {row.event_id} commits to")
@@ -56,6 +56,16 @@ def open_record(row: Content) -> Opened:
         erased_at=row.erased_at or row.key.destroyed_at,
         erased_reason=row.erased_reason or ("key_destroyed" if row.key.destroyed_at else ""),
     )
+
+
+def _commitment(event: Intake, part: str) -> str:
+    """What the event commits to, in hex. Raises Altered when it says no such thing."""
+    try:
+        found = json.loads(bytes(event.event))["commitments"][part]
+        bytes.fromhex(found)
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise Altered(f"event {event.id}, which commits to the {part}, was altered") from error
+    return str(found)
 
 
 def _unsealed(row: Content) -> tuple[bytes | None, bytes | None]:

@@ -11,12 +11,14 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from kasbah.audit.log.note import Key
+from kasbah.audit.log.merkle import HASH
+from kasbah.audit.log.note import COSIGNATURE, Key
 from kasbah.audit.witness.cosigning import Answer, Witness
 from kasbah.common.numbers import whole_number
 
 LARGEST = 64 * 1024  # bytes of a request
-EPILOG = """Make a key once:     python -m kasbah.audit.witness key --name witness.example.org --state ./witness
+MAX_PORT = 65_535
+EPILOG = """Make or show a key:  python -m kasbah.audit.witness key --name witness.example.org --state ./witness
 By hand, by file:    python -m kasbah.audit.witness sign --name ... --state ./witness --log VKEY request.txt
 Over HTTP:           python -m kasbah.audit.witness serve --name ... --state ./witness --log VKEY --bind 127.0.0.1:8090
 """
@@ -32,8 +34,11 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.command == "sign":
             return _sign(witness, arguments.file)
         return _serve(witness, arguments.bind)
-    except (OSError, ValueError) as error:  # note.BadNote is a ValueError
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+    except OSError as error:
+        print(f"{error.filename or arguments.command}: {error.strerror or error}", file=sys.stderr)
+        return 1
+    except ValueError as error:  # note.BadNote is one
+        print(error, file=sys.stderr)
         return 1
 
 
@@ -48,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in (
-        ("key", "make the witness's key and print the verifier key to hand out"),
+        ("key", "make the witness's key, if there is none, and print the verifier key to hand out"),
         ("sign", "cosign a request that was carried here as a file; prints the line to carry back"),
         ("serve", "answer add-checkpoint over HTTP"),
     ):
@@ -65,23 +70,41 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _make_key(name: str, state: Path) -> int:
+    """Make the key if there is none, and print its public half; once more, whenever it is asked for."""
+    Key(name, COSIGNATURE, bytes(HASH))  # the name is checked before anything is written
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    private = Ed25519PrivateKey.generate()
-    Key(name, 4, private.public_key().public_bytes_raw())  # the name is checked before anything is written
-    path = state / "key"
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
-        file.write(base64.b64encode(private.private_bytes_raw()).decode() + "\n")
-    print(Witness(name, private, {}, state).key.vkey())
+    made = Ed25519PrivateKey.generate()
+    new = state / f".key.{os.getpid()}.new"
+    try:
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii") as file:
+            file.write(base64.b64encode(made.private_bytes_raw()).decode() + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        (state / "key").hardlink_to(new)  # all of it or nothing, and never over another
+    except FileExistsError:
+        print(f"{state} has a key already: it was left as it is, and this is its public half", file=sys.stderr)
+    finally:
+        new.unlink(missing_ok=True)
+    print(Key(name, COSIGNATURE, _private_key(state).public_key().public_bytes_raw()).vkey())
     return 0
 
 
+def _private_key(state: Path) -> Ed25519PrivateKey:
+    """The key of a state folder. Raises ValueError, which says what to do."""
+    path = state / "key"
+    try:
+        return Ed25519PrivateKey.from_private_bytes(base64.b64decode(path.read_bytes()[:100], validate=False))
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} is not there; make a key with the command `key`") from error
+    except ValueError as error:
+        raise ValueError(f"{path} holds no key; put its copy back, or make a key in another folder") from error
+
+
 def _witness(arguments: argparse.Namespace) -> Witness:
-    raw = base64.b64decode((arguments.state / "key").read_text(encoding="ascii"), validate=False)
     watched: dict[str, list[Key]] = {}
     for key in map(Key.parse, arguments.log):
         watched.setdefault(key.name, []).append(key)
-    private = Ed25519PrivateKey.from_private_bytes(raw)
-    return Witness(arguments.name, private, watched, arguments.state / "seen")
+    return Witness(arguments.name, _private_key(arguments.state), watched, arguments.state / "seen")
 
 
 def _sign(witness: Witness, path: Path) -> int:
@@ -93,6 +116,8 @@ def _sign(witness: Witness, path: Path) -> int:
 
 def _serve(witness: Witness, bind: str) -> int:
     host, _, port = bind.rpartition(":")
+    if not host or not (port.isascii() and port.isdigit() and int(port[:6]) <= MAX_PORT):
+        raise ValueError(f"--bind takes HOST:PORT, such as 127.0.0.1:8090, and not {bind!r}")
 
     class Handler(BaseHTTPRequestHandler):
         timeout = 10  # seconds a client may be silent

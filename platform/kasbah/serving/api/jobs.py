@@ -73,6 +73,16 @@ class ReceiptSite(serializers.Serializer[Any]):
     jurisdiction = serializers.CharField()
 
 
+class ReceiptCheck(serializers.Serializer[Any]):
+    """What the platform itself compared when it was asked."""
+
+    name = serializers.CharField(
+        help_text="receipt_signature, ticket_signature, receipt_keeps_to_ticket or receipt_of_this_request."
+    )
+    holds = serializers.BooleanField()
+    reason = serializers.CharField(allow_blank=True, help_text="Why it does not hold.")
+
+
 class ReceiptShown(serializers.Serializer[Any]):
     """The proof of where and by what a request was processed."""
 
@@ -81,7 +91,10 @@ class ReceiptShown(serializers.Serializer[Any]):
     purpose = serializers.CharField(help_text="Signed bytes are this, a line feed, and the receipt's second part.")
     receipt = serializers.CharField(help_text="key id . payload . signature, each but the first base64url.")
     ticket = serializers.CharField(help_text="What the control plane permitted: the receipt names its SHA-256.")
-    claims = serializers.DictField(help_text="The payload, for reading; the signature is over its exact bytes.")
+    checks = ReceiptCheck(many=True, help_text="A receipt that was altered is shown, with the check that fails.")
+    claims = serializers.DictField(
+        help_text="The payload, for reading; the signature is over its exact bytes. Empty where it does not hold."
+    )
     site = ReceiptSite()
     worker = ReceiptWorker()
     control_plane_keys = serializers.DictField(
