@@ -9,8 +9,10 @@ from django.db import OperationalError
 from django.test import Client
 from rest_framework.test import APIClient
 
+from kasbah.common.errors import RateLimited
 from kasbah.common.parsing import BODY_LIMIT
 from kasbah.identity import services
+from kasbah.identity.api import attempts
 from tests import factories
 from tests.api.conftest import error
 
@@ -93,8 +95,88 @@ def test_a_session_cannot_write_without_the_csrf_token(admin, home):
     answer = admin.post(path, {"slug": "forged", "name": "Forged"})
     assert answer.status_code == 403
     assert "CSRF" in error(answer)["message"]
-    login = APIClient(enforce_csrf_checks=True).post("/api/session/", {"email": "a", "password": "b"})
-    assert login.status_code == 403
+
+
+LOGIN = {"email": "ada@example.org", "password": PASSWORD}
+
+
+def test_logging_in_works_as_documented_with_no_token_and_nothing_before(redis, person):
+    client = APIClient(enforce_csrf_checks=True)
+    answer = client.post("/api/session/", LOGIN)
+    assert answer.status_code == 200, answer.content
+    client.credentials(HTTP_X_CSRFTOKEN=client.cookies["csrftoken"].value)
+    assert client.delete("/api/session/").status_code == 204
+
+
+def test_logging_in_again_takes_the_place_of_a_session_that_is_there(redis, person):
+    client = APIClient(enforce_csrf_checks=True)
+    services.create_user(factories.SYSTEM, email="grace@example.org", password=PASSWORD)
+    assert client.post("/api/session/", LOGIN).status_code == 200
+    first = client.cookies["sessionid"].value
+    client.credentials(HTTP_AUTHORIZATION="Bearer ksb_nonsense")  # nor does a wrong proof stand in the way
+    assert client.post("/api/session/", LOGIN | {"email": "grace@example.org"}).status_code == 200
+    assert client.cookies["sessionid"].value != first
+    client.credentials()
+    assert client.get("/api/me/").json()["name"] == "grace@example.org"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"HTTP_ORIGIN": "https://evil.example"},
+        {"HTTP_ORIGIN": "null"},
+        {"HTTP_SEC_FETCH_SITE": "cross-site"},
+        {"HTTP_SEC_FETCH_SITE": "same-site"},
+    ],
+)
+def test_a_page_of_another_origin_logs_nobody_in(redis, person, headers, monkeypatch):
+    from kasbah.identity.api import session
+
+    client = APIClient(enforce_csrf_checks=True)
+    answer = client.post("/api/session/", LOGIN, **headers)
+    assert (answer.status_code, "CSRF" in error(answer)["message"]) == (403, True)
+    assert "sessionid" not in client.cookies
+    monkeypatch.setattr(session, "refuse_foreign_page", lambda request: None)  # the control: without it, it does
+    assert client.post("/api/session/", LOGIN, **headers).status_code == 200
+
+
+def test_a_page_of_our_own_and_a_form_that_another_site_can_send(redis, person):
+    client = APIClient(enforce_csrf_checks=True)
+    own = {"HTTP_ORIGIN": "http://testserver", "HTTP_SEC_FETCH_SITE": "same-origin"}
+    assert client.post("/api/session/", LOGIN, **own).status_code == 200
+    for media in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"):
+        # what a page may send across origins without asking
+        answer = APIClient().generic("POST", "/api/session/", b'{"email": "a", "password": "b"}', content_type=media)
+        assert answer.status_code == 415, media
+
+
+def test_who_knows_the_password_is_not_slowed_down(redis, person):
+    """An office shares an address: 60 good logins a quarter of an hour are 60 good logins."""
+    codes = {APIClient().post("/api/session/", LOGIN).status_code for _ in range(attempts.BY_ADDRESS + 10)}
+    assert codes == {200}
+
+
+def test_good_logins_between_guesses_do_not_wipe_the_guesses_of_the_address(redis, person, monkeypatch):
+    monkeypatch.setattr(attempts, "BY_ADDRESS", 5)
+    codes = []
+    for number in range(7):
+        guess = {"email": f"nobody-{number}@example.org", "password": "wrong"}
+        codes.append(APIClient().post("/api/session/", guess).status_code)
+        if number < 5:
+            APIClient().post("/api/session/", LOGIN)
+    assert codes == [401] * 5 + [429] * 2
+
+
+def test_many_guesses_at_once_get_no_further_than_one_after_the_other(redis, person):
+    """The control of counting before looking: none is checked beyond the tenth, however many come together."""
+    email, counted = "grace@example.org", []
+    for _ in range(30):  # all taken, none of them answered yet
+        try:
+            attempts.take("192.0.2.1", email)
+            counted.append(True)
+        except RateLimited:
+            counted.append(False)
+    assert sum(counted) == attempts.BY_ACCOUNT
 
 
 @pytest.mark.parametrize(

@@ -161,6 +161,18 @@ def test_a_limit_is_set_replaced_and_removed(admin, home):
     assert error(admin.post(base, body | {"requests_per_minute": -1}))["param"] == "requests_per_minute"
 
 
+def test_the_limit_of_the_whole_tenant_is_set_by_the_platform_alone(root, admin, home, as_key):
+    base = f"/api/tenants/{home.tenant.slug}/limits/"
+    body = {"scope": "tenant", "subject_id": str(home.tenant.id), "requests_per_minute": 5}
+    made = root.post(base, body).json()
+    _, text = factories.api_key(home.project, scopes=("management",), role="tenant_admin")
+    for client in (admin, as_key(text)):
+        assert client.post(base, body | {"requests_per_minute": 10**9}).status_code == 403
+        assert client.delete(f"{base}{made['id']}/").status_code == 403
+        assert [row["requests_per_minute"] for row in client.get(base).json()["data"]] == [5]
+    assert root.delete(f"{base}{made['id']}/").status_code == 204
+
+
 def test_usage_adds_up(as_user, estate):
     client = as_user(estate.household.admin)
     base = f"/api/tenants/{estate.slug}/usage/"

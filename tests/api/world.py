@@ -111,7 +111,7 @@ def make_estate(platform: Platform) -> Estate:
     tenant = household.tenant
     policy = factories.active_policy(tenant, POLICY)
     allowed = grant(factories.SYSTEM, tenant, platform.deployment)
-    limit = set_limit(factories.SYSTEM, tenant, scope="tenant", subject_id=tenant.id, requests_per_minute=10)
+    limit = set_limit(factories.SYSTEM, tenant, scope="project", subject_id=household.project.id, requests_per_minute=9)
     hold = place_hold(factories.SYSTEM, tenant, Reach(request_id="req_1"), reason="R", reference="1")
     job = make_job(household, platform)
     factories.content(household.project, request_id=job.request_id)

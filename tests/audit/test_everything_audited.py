@@ -196,7 +196,7 @@ def _people(http: Http, root: APIClient, admin: APIClient, person: User) -> None
     http.call(admin, f"DELETE {tenants}/members/<uuid:pk>/", pk=member["id"], status=204)
     key = http.call(admin, f"POST {tenants}/api-keys/", {"project": str(home.project.id), "name": "k"}, status=201)
     http.call(admin, f"POST {tenants}/api-keys/<uuid:pk>/revoke/", pk=key["id"])
-    limit = {"scope": "tenant", "subject_id": str(home.tenant.id), "requests_per_minute": 5}
+    limit = {"scope": "project", "subject_id": str(home.project.id), "requests_per_minute": 5}
     made = http.call(admin, f"POST {tenants}/limits/", limit, status=201)
     http.call(admin, f"DELETE {tenants}/limits/<uuid:pk>/", pk=made["id"], status=204)
     email = f"{factories.slug('u')}@example.org"

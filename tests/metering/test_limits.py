@@ -14,7 +14,7 @@ from kasbah.identity.models import Role
 from kasbah.identity.services import actor_of_user
 from kasbah.metering import services
 from kasbah.metering.models import Limit
-from kasbah.metering.services import periods
+from kasbah.metering.services import limits, periods
 from tests import factories
 from tests.factories import SYSTEM
 
@@ -90,6 +90,33 @@ def test_a_developer_sets_no_limit() -> None:
         services.set_limit(actor_of_user(person), home.tenant, scope="tenant", subject_id=home.tenant.id)
 
 
+@pytest.mark.django_db
+@pytest.mark.parametrize("change", ["set", "raise", "remove"])
+def test_the_limit_above_a_tenant_is_the_platforms(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = factories.household()
+    root, above = actor_of_user(factories.user(is_platform_admin=True)), {"scope": "tenant"}
+    own = actor_of_user(home.admin)
+    if change != "set":
+        set_by_root = services.set_limit(
+            root, home.tenant, scope="tenant", subject_id=home.tenant.id, tokens_per_minute=5
+        )
+
+    def act() -> object:
+        if change == "remove":
+            return services.remove_limit(own, set_by_root)
+        return services.set_limit(own, home.tenant, subject_id=home.tenant.id, tokens_per_minute=10**9, **above)
+
+    with pytest.raises(Forbidden, match="platform's administrators") as caught:
+        act()
+    assert caught.value.param == "scope"
+    with rls.tenant_scope(home.tenant.id):
+        assert [row.tokens_per_minute for row in Limit.objects.all()] == ([] if change == "set" else [5])
+    # What is within the tenant stays his.
+    services.remove_limit(own, services.set_limit(own, home.tenant, scope="project", subject_id=home.project.id))
+    monkeypatch.setattr(limits, "_require_manage", lambda *_: None)  # the control: without it he may
+    act()
+
+
 @pytest.mark.django_db(transaction=True)
 async def test_a_key_has_its_own_its_projects_and_its_tenants_limits(database: Database) -> None:
     home, other = await sync_to_async(factories.household)(), await sync_to_async(factories.household)()
@@ -99,8 +126,8 @@ async def test_a_key_has_its_own_its_projects_and_its_tenants_limits(database: D
                 SYSTEM, of.tenant, scope=scope, subject_id=subject, requests_per_minute=7
             )
     async with database.transaction(home.tenant.id) as session:
-        limits = await services.load_limits(session, home.principal)
-    assert {record.subject_id for record in limits.records} == {home.tenant.id, home.project.id, home.key.id}
-    assert {record.requests_per_minute for record in limits.records} == {7}
+        loaded = await services.load_limits(session, home.principal)
+    assert {record.subject_id for record in loaded.records} == {home.tenant.id, home.project.id, home.key.id}
+    assert {record.requests_per_minute for record in loaded.records} == {7}
     async with database.transaction(other.tenant.id) as session:
         assert (await services.load_limits(session, home.principal)).records == ()

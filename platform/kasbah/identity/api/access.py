@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from django.http import HttpRequest, HttpResponse
+from django.middleware.csrf import CsrfViewMiddleware
 from rest_framework import exceptions
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.authentication import SessionAuthentication as DjangoSession
@@ -64,6 +66,24 @@ class SessionAuthentication(DjangoSession):
             return None
         began = services.login_time(request._request.session)
         return found[0], services.actor_of_user(found[0], logged_in_at=began)
+
+
+class _OriginCheck(CsrfViewMiddleware):
+    def allows(self, request: HttpRequest) -> bool:
+        """Whether Django's own check of the header Origin passes, or there is none."""
+        return "HTTP_ORIGIN" not in request.META or bool(self._origin_verified(request))  # type: ignore[attr-defined]
+
+
+def refuse_foreign_page(request: Request) -> None:
+    """Return when a login was not sent by another site's page in somebody's browser. Raises PermissionDenied.
+
+    Before a login there is no session that a forged request could use, so no CSRF token is asked for; what is left is
+    a page that logs its visitor in as somebody else (login CSRF). It cannot send JSON without asking first (CORS
+    preflight, Fetch 4.8, which nobody answers here), and browsers say where a request comes from.
+    """
+    site = request.headers.get("Sec-Fetch-Site", "none").strip().lower()
+    if site not in ("same-origin", "none") or not _OriginCheck(lambda _: HttpResponse()).allows(request._request):
+        raise exceptions.PermissionDenied("CSRF: a page of another origin may not log anybody in here.")
 
 
 class Permitted(BasePermission):

@@ -1,4 +1,8 @@
-"""Failed logins are counted in the control plane's store, by address and by account, so guessing is slow everywhere."""
+"""Failed logins are counted in the control plane's store, by address and by account, so guessing is slow everywhere.
+
+An attempt is counted before the password is looked at, so that many at once get no further than one after the other;
+a success is taken off again.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,11 @@ from kasbah.common.errors import RateLimited, Unavailable
 WINDOW = 15 * 60  # seconds
 BY_ACCOUNT = 10
 BY_ADDRESS = 50  # an office shares one
+# A count that has run out meanwhile is not begun anew below zero.
+GIVE_BACK = """
+redis.call('DEL', KEYS[1])
+if tonumber(redis.call('GET', KEYS[2]) or '0') > 0 then redis.call('DECR', KEYS[2]) end
+"""
 
 
 @cache
@@ -47,10 +56,10 @@ def take(address: str, email: str) -> None:
         raise Unavailable("Logging in is not possible now; try again.", retry_after=5) from error
 
 
-def forget(address: str, email: str) -> None:
-    """A success wipes the account's count; the address keeps its own."""
-    (account, _), _ = _keys(address, email)
+def give_back(address: str, email: str) -> None:
+    """It was no failure: wipes the account's count, and takes what `take` counted off the address again."""
+    (account, _), (place, _) = _keys(address, email)
     try:
-        _store().delete(account)
+        _store().eval(GIVE_BACK, 2, account, place)
     except RedisError as error:
         raise Unavailable("Logging in is not possible now; try again.", retry_after=5) from error

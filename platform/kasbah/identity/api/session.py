@@ -9,6 +9,7 @@ from django.utils.decorators import method_decorator
 from django.views.decorators.csrf import ensure_csrf_cookie
 from django.views.decorators.debug import sensitive_post_parameters
 from drf_spectacular.utils import extend_schema
+from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -17,7 +18,7 @@ from kasbah.common.api import ManagementView
 from kasbah.identity import services
 from kasbah.identity.api import attempts
 from kasbah.identity.api import serializers as shapes
-from kasbah.identity.api.access import KeyUser, SessionAuthentication
+from kasbah.identity.api.access import KeyUser, refuse_foreign_page
 
 
 def me(request: Request) -> dict[str, object]:
@@ -52,21 +53,29 @@ class SessionView(ManagementView):
 
     access: ClassVar = {"get": AUTHENTICATED, "post": PUBLIC, "delete": AUTHENTICATED}
 
+    def get_authenticators(self) -> list[BaseAuthentication]:
+        """Who logs in proves who he is by that alone, whatever session or key came with it."""
+        posts = self.request is not None and self.request.method == "POST"
+        return [] if posts else super().get_authenticators()
+
     @extend_schema(responses=shapes.Me)
     def get(self, request: Request) -> Response:
-        """The session, or 401; either way the answer sets the CSRF cookie that POST needs."""
+        """The session, or 401; either way the answer sets the CSRF cookie that whatever writes needs."""
         return Response(me(request))
 
     @extend_schema(request=shapes.Login, responses=shapes.Me)
     def post(self, request: Request) -> Response:
-        """Log in. Send the CSRF cookie's value as X-CSRFToken."""
-        SessionAuthentication().enforce_csrf(request)
+        """Log in. The answer sets the session's cookie and the CSRF cookie, whose value goes into X-CSRFToken.
+
+        It needs no token itself, and takes the place of a session that is there.
+        """
+        refuse_foreign_page(request)
         form = shapes.Login(data=request.data)
         form.is_valid(raise_exception=True)
         email, address = form.validated_data["email"], request.META.get("REMOTE_ADDR", "")
         attempts.take(address, email)
         user = services.log_in(email, form.validated_data["password"])
-        attempts.forget(address, email)
+        attempts.give_back(address, email)
         auth.login(request._request, user)  # a new session id; the old one is worth nothing
         request.user, request.auth = user, services.actor_of_user(user)
         return Response(me(request))

@@ -10,7 +10,7 @@ from django.db.models import QuerySet
 from kasbah.audit.services import Event, EventType, Resource, record
 from kasbah.common import rls
 from kasbah.common.database import Connection
-from kasbah.common.errors import Invalid, NotFound
+from kasbah.common.errors import Forbidden, Invalid, NotFound
 from kasbah.common.ids import uuid7
 from kasbah.common.requestid import current
 from kasbah.identity.models import ApiKey, Project, Tenant
@@ -61,8 +61,11 @@ def set_limit(
     tokens_per_period: int | None = None,
     period: str = Period.MONTH,
 ) -> Limit:
-    """Set the one limit of a tenant, project or key, replacing what was. Raises NotFound, Forbidden, Invalid."""
-    require(actor, Permission.LIMIT_MANAGE, tenant)
+    """Set the one limit of a tenant, project or key, replacing what was. That of a whole tenant is the platform's.
+
+    Raises NotFound, Forbidden, Invalid.
+    """
+    _require_manage(actor, tenant.id, scope)
     numbers = {
         "requests_per_minute": requests_per_minute,
         "tokens_per_minute": tokens_per_minute,
@@ -86,10 +89,24 @@ def set_limit(
 
 def remove_limit(actor: Actor, limit: Limit) -> None:
     """From now on nothing is limited here. Raises NotFound, Forbidden."""
-    require(actor, Permission.LIMIT_MANAGE, limit.tenant_id)
+    _require_manage(actor, limit.tenant_id, limit.scope)
     with rls.tenant_scope(limit.tenant_id):
         record(_event(EventType.LIMIT_REMOVED, actor, limit))
         limit.delete()
+
+
+def _require_manage(actor: Actor, tenant_id: UUID, scope: str) -> None:
+    """Return when `actor` may: within a tenant its administrator, above it the platform's alone."""
+    require(actor, Permission.LIMIT_MANAGE, tenant_id)
+    if scope == LimitScope.TENANT:
+        try:
+            require(actor, Permission.LIMIT_MANAGE, None)
+        except Forbidden as error:
+            raise Forbidden(
+                "The limit of a whole tenant is set by the platform's administrators; ask one of them. Limits of its "
+                "projects and keys are yours.",
+                param="scope",
+            ) from error
 
 
 def _same_quota(before: Limit, tokens: int | None, period: str) -> bool:
