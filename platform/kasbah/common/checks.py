@@ -1,4 +1,5 @@
-"""What must hold before the platform serves anyone: the database role is weak and row-level security is forced.
+"""What must hold before the platform serves anyone: the database role is weak, its sessions have the settings that
+statements rely on, and row-level security is forced.
 
 `refuse_unsafe_role` asks the database itself, at the start of each server process. `tenant_tables_are_forced` is a
 system check that reads the migrations, so it fails on the developer's machine already.
@@ -17,6 +18,7 @@ from django.db import models
 from django.db.migrations.loader import MigrationLoader
 
 from kasbah.common.schema import ForceRowLevelSecurity
+from kasbah.common.session_settings import differing, pinned
 
 
 class UnsafeDatabase(RuntimeError):
@@ -56,6 +58,10 @@ QUESTIONS: tuple[tuple[LiteralString, str], ...] = (
     ),
 )
 WAY_OUT = "Set KASBAH_DATABASE_URL to the application's role: NOSUPERUSER NOBYPASSRLS, owner of nothing."
+RESET = (
+    "Reset them as a superuser (ALTER ROLE ... RESET name, ALTER DATABASE ... RESET name), or in the environment "
+    "(PGOPTIONS, PGTZ, PGDATESTYLE), and connect to the server itself: a pooler may drop what a session begins with."
+)
 
 
 def refuse_unsafe_role(dsn: str | None = None) -> None:
@@ -64,7 +70,10 @@ def refuse_unsafe_role(dsn: str | None = None) -> None:
     To be called by each process before it serves: ASGI lifespan, Celery worker and beat.
     """
     try:
-        with psycopg.connect(dsn or settings.DATABASE_URL, autocommit=True, connect_timeout=10) as connection:
+        url = pinned(dsn) if dsn else settings.DATABASE_URL
+        with psycopg.connect(url, autocommit=True, connect_timeout=10) as connection:
+            if found := differing(connection):
+                raise UnsafeDatabase(f"The database's sessions begin with other settings: {'; '.join(found)}. {RESET}")
             for question, problem in QUESTIONS:
                 if (row := connection.execute(question).fetchone()) is not None:
                     raise UnsafeDatabase(f"The database role {problem.format(found=row[0])}. {WAY_OUT}")

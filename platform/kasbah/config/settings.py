@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from django.utils.translation import gettext_lazy as _
 
 from kasbah.common import env
+from kasbah.common.session_settings import pinned
 
 
 def database(url: str) -> dict[str, object]:
@@ -33,8 +34,8 @@ def _database_url() -> str:
     # Only `migrate` and its kin own tables; a running server must never hold the owner's credentials.
     owner_commands = {"migrate", "makemigrations", "sqlmigrate"}
     if len(sys.argv) > 1 and sys.argv[1] in owner_commands:
-        return env.value("OWNER_DATABASE_URL", "postgresql:///kasbah")
-    return env.value("DATABASE_URL", "postgresql:///kasbah")
+        return pinned(env.value("OWNER_DATABASE_URL", "postgresql:///kasbah"))
+    return pinned(env.value("DATABASE_URL", "postgresql:///kasbah"))
 
 
 DATABASE_URL = _database_url()

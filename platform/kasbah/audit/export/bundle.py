@@ -15,8 +15,6 @@ from importlib import resources
 from itertools import islice
 from typing import IO
 
-import msgspec
-
 from inference_worker.contract import canonical
 from kasbah.audit.export.archive import Archive
 from kasbah.audit.export.plan import Facts, Plan, Run, pieces
@@ -36,7 +34,6 @@ from kasbah.common.errors import Unavailable
 Sign = Callable[[str], Signature]
 Progress = Callable[[int, int], None]  # how much is done, of how much
 SEGMENT = 20_000  # events that are read again, at most, after an export was cut off
-_decoder = msgspec.json.Decoder(dict)
 
 
 class ExportBroken(Unavailable):
@@ -181,9 +178,11 @@ def _checked(work: Work, plan: Plan, node: Node, progress: Progress) -> Iterator
 
 def _parsed(data: bytes, work: Work) -> Facts:
     try:
-        event: Facts = _decoder.decode(data)
-    except msgspec.MsgspecError as error:
+        event = canonical.loads(data)
+    except canonical.NotCanonical as error:
         raise _broken(work) from error
+    if not isinstance(event, dict):
+        raise _broken(work)
     return event
 
 

@@ -36,7 +36,7 @@ WAIT = LOCK.replace("pg_try_", "pg_")  # for the sequencer to end its run, and k
 # A commit can no longer slip in before a row whose transaction is older than every one that runs; `id > last` alone
 # would skip what commits late.
 NEXT = """
-    SELECT id, tenant_id, sha256('\\x00'::bytea || event), xid::text AS written FROM audit_intake
+    SELECT id, tenant_id, sha256(decode('00', 'hex') || event), xid::text AS written FROM audit_intake
     WHERE (xid, id) > (%s::text::xid8, %s) AND xid < pg_snapshot_xmin(pg_current_snapshot())
     ORDER BY audit_intake.xid, id LIMIT %s
 """

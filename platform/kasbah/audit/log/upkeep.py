@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
+from kasbah.audit.export.verifier.events import Events, check_part
+from kasbah.audit.export.verifier.failure import Failed
 from kasbah.audit.log import keys, merkle, sequencer
 from kasbah.audit.log.memory import Memory, SignerRefuses
 from kasbah.audit.log.merkle import Frontier
@@ -31,13 +34,14 @@ def problems(log: Log) -> Iterator[str]:
     with rls.platform_scope():
         keep_while_read(log.tenant_id)
         log = Log.objects.get(pk=log.pk)
-        frontier, pruned = Frontier(), PrunedRanges(log)
+        frontier, pruned, seen = Frontier(), PrunedRanges(log), Events()
         for start in range(0, log.size, PAGE):
             leaves = list(Leaf.objects.filter(log=log, index__gte=start, index__lt=start + PAGE).order_by("index"))
             if [leaf.index for leaf in leaves] != list(range(start, min(start + PAGE, log.size))):
                 yield f"{log.origin}: leaves between {start} and {start + PAGE} are missing"
                 return
             events = Intake.objects.in_bulk([leaf.event_id for leaf in leaves])
+            whole: list[tuple[int, Intake]] = []
             for leaf in leaves:
                 event = events.get(leaf.event_id)
                 if event is None and pruned.covers(leaf):
@@ -46,10 +50,34 @@ def problems(log: Log) -> Iterator[str]:
                     yield f"{log.origin}: event {leaf.event_id} (index {leaf.index}) is gone"
                 elif merkle.leaf_hash(bytes(event.event)) != bytes(leaf.hash):
                     yield f"{log.origin}: event {leaf.event_id} (index {leaf.index}) was changed"
+                else:
+                    whole.append((leaf.index, event))
+            yield from _read(log, whole, seen)
             frontier = frontier.extended(bytes(leaf.hash) for leaf in leaves)
         yield from pruned.problems()
         yield from _signed(log, frontier)
     yield from _remembered(log, frontier)
+
+
+def _read(log: Log, whole: Sequence[tuple[int, Intake]], seen: Events) -> Iterator[str]:
+    """What the verifier of an export would say of these events, by its own code; and whether the columns by which the
+    database finds an event are those of its bytes."""
+    part = check_part(
+        str(log.tenant_id or "system"), [index for index, _ in whole], [bytes(row.event) + b"\n" for _, row in whole]
+    )
+    try:
+        seen.take(part)
+    except Failed as failure:
+        yield f"{log.origin}: {failure.name}: {failure}"
+    for index, row in whole:
+        with suppress(ValueError, AttributeError):  # said above: not a JSON object
+            said = json.loads(bytes(row.event))
+            if (said.get("id"), said.get("type"), said.get("request_id", "")) != (
+                str(row.pk),
+                row.type,
+                row.request_id,
+            ):
+                yield f"{log.origin}: event {row.pk} (index {index}) is kept under another id, type or request"
 
 
 def _signed(log: Log, frontier: Frontier) -> Iterator[str]:

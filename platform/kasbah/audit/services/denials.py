@@ -18,7 +18,7 @@ from uuid import UUID
 import psycopg
 
 from kasbah.audit.services.events import ActorRef, Event, EventType, Outcome, Resource
-from kasbah.audit.services.intake import record_apart
+from kasbah.audit.services.intake import StoredOtherwise, record_apart
 from kasbah.common.requestid import current
 
 TELL_EVERY = 60.0  # seconds between two events that tell of the same
@@ -99,7 +99,7 @@ class Denials:
             return
         try:
             record_apart(*(_event(denial, *said) for (denial, _), said in due.items()))
-        except psycopg.Error as error:
+        except (psycopg.Error, StoredOtherwise) as error:
             logger.warning("Refusals are not on record yet (%s); it is tried again", type(error).__name__)
             return
         with self._lock:
