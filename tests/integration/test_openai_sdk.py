@@ -58,6 +58,18 @@ def test_chat_stream_and_its_helper(sdk: openai.OpenAI) -> None:
     assert snapshot.choices[0].message.content == " t0 t1 t2 t3"
 
 
+def test_what_was_answered_goes_on_as_history(sdk: openai.OpenAI) -> None:
+    with sdk.chat.completions.stream(model="mini", messages=MESSAGES) as stream:  # type: ignore[arg-type]
+        assert list(stream)
+        streamed = stream.current_completion_snapshot.choices[0].message
+    whole = sdk.chat.completions.create(model="mini", messages=MESSAGES).choices[0].message  # type: ignore[arg-type]
+    silent = whole.model_copy(update={"content": None, "tool_calls": [], "reasoning": "hm"})
+    for earlier in (streamed, whole, silent, silent.model_dump()):
+        history = [*MESSAGES, earlier, *MESSAGES]
+        answer = sdk.chat.completions.create(model="mini", messages=history)  # type: ignore[arg-type]
+        assert answer.choices[0].message.content == " t0 t1 t2 t3"
+
+
 def test_completions_and_embeddings(sdk: openai.OpenAI) -> None:
     assert sdk.completions.create(model="mini", prompt="x [[tokens=2]]").choices[0].text == " t0 t1"
     plain = sdk.embeddings.create(model="mini", input="abcd", encoding_format="float")

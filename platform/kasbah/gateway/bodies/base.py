@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from copy import copy
-from typing import Annotated, ClassVar, TypeVar
+from typing import Annotated, ClassVar, Self, TypeVar
 
 import msgspec
 
@@ -36,8 +36,8 @@ _WAY_OUT = "Remove it: a field reaches the model only if this API knows it; the 
 class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`include_usage`: one last chunk with the usage. `include_obfuscation` is accepted and means nothing here."""
 
-    include_usage: bool = False
-    include_obfuscation: bool = False
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
 
 
 class Body(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -80,12 +80,16 @@ class Body(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaul
         longer than the model's context."""
         return min(size + ALLOWANCE, longest * self.prompts())
 
-    def for_engine(self) -> bytes:
-        """JSON of what the engine is given."""
+    def as_sent(self) -> Self:
+        """A copy with what the engine is given, and nothing else."""
         body = copy(self)
         for name in self.KEPT_BACK:
             setattr(body, name, None)
-        return msgspec.json.encode(body)
+        return body
+
+    def for_engine(self) -> bytes:
+        """JSON of what the engine is given."""
+        return msgspec.json.encode(self.as_sent())
 
 
 BodyType = TypeVar("BodyType", bound=Body)
@@ -120,7 +124,7 @@ class Generation(Body, kw_only=True):
 
     @property
     def include_usage(self) -> bool:
-        return self.stream_options is not None and self.stream_options.include_usage
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
 
     def limit(self) -> int | None:
         """The client's own limit of a choice, in tokens."""
@@ -168,6 +172,7 @@ def _named(text: str) -> Invalid:
     field = _FIELD.search(what)
     if field is not None and "unknown" in what:
         where = f"{where}.{field.group(1)}".lstrip(".")
+    if "unknown" in what or what.startswith("Expected `null`"):  # what SDKs send as null is known as null alone
         return Invalid(f"Unknown field {where}. {_WAY_OUT}", param=where, code="unknown_field")
     if field is not None:
         where = f"{where}.{field.group(1)}".lstrip(".")

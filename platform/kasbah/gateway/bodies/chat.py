@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
@@ -22,11 +23,15 @@ class Part(msgspec.Struct, omit_defaults=True):
     refusal: str | None = None
 
 
-class CalledFunction(msgspec.Struct, forbid_unknown_fields=True):
-    """The function of a tool call; `arguments` is JSON as text."""
+class CalledFunction(msgspec.Struct):
+    """The function of a tool call; `arguments` is JSON as text. What SDKs add for their callers is not read."""
 
     name: ToolName
-    arguments: str
+    arguments: str | None = ""
+
+    def __post_init__(self) -> None:
+        """No arguments are said in one way."""
+        self.arguments = self.arguments or ""
 
 
 class ToolCall(msgspec.Struct):
@@ -34,11 +39,15 @@ class ToolCall(msgspec.Struct):
 
     id: str
     function: CalledFunction
-    type: Literal["function"] = "function"
+    type: Literal["function"] | None = "function"
+
+    def __post_init__(self) -> None:
+        """An SDK that puts a stream's deltas together may leave the only type out."""
+        self.type = "function"
 
 
 class Message(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """One turn of the conversation."""
+    """One turn of the conversation, as SDKs send it: an earlier answer comes back with all its fields, most null."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[Part] | None = None
@@ -50,6 +59,7 @@ class Message(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     reasoning_content: str | None = None
     # what an SDK sends back of an earlier answer, and what means nothing to a text model
     annotations: list[Any] | None = None
+    parsed: Any = None
     audio: None = None
     function_call: None = None
 
@@ -57,11 +67,35 @@ class Message(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
         """Raise Invalid where the turn lacks what its role needs or brings what no text model reads."""
         if self.role == "tool" and self.tool_call_id is None:
             raise Invalid("A tool's message names its tool_call_id.", param=f"{where}.tool_call_id")
-        if self.content is None and not (self.role == "assistant" and (self.tool_calls or self.refusal)):
-            raise Invalid("Only an assistant's message with tool_calls has no content.", param=f"{where}.content")
+        if self.content is None and self.role not in {"assistant", "tool"}:
+            raise Invalid(
+                f"A {self.role}'s message has a content; only an assistant's or a tool's may have none.",
+                param=f"{where}.content",
+            )
         if isinstance(self.content, list):
             for index, part in enumerate(self.content):
                 _check_part(part, f"{where}.content[{index}]")
+
+    def as_turn(self) -> Message:
+        """The turn as a chat template should get it: said once and without nulls.
+
+        A turn without content has an empty one, unless tool calls stand for it; a refusal is what was said; reasoning
+        has one name, vLLM's.
+        """
+        content = self.content or self.refusal or (None if self.tool_calls else "")
+        return Message(
+            role=self.role,
+            content=content,
+            name=self.name,
+            tool_calls=self.tool_calls or None,
+            tool_call_id=self.tool_call_id,
+            reasoning=self.reasoning or self.reasoning_content or None,
+        )
+
+
+def turns(messages: Iterable[Message]) -> list[Message]:
+    """A conversation as the engine gets it."""
+    return [message.as_turn() for message in messages]
 
 
 def _check_part(part: Part, where: str) -> None:
@@ -128,15 +162,21 @@ class ChatBody(Generation, kw_only=True):
 
     KEPT_BACK: ClassVar[tuple[str, ...]] = (
         *Generation.KEPT_BACK,
+        "audio",
+        "function_call",
+        "functions",
         "metadata",
+        "moderation",
         "modalities",
         "prediction",
         "prompt_cache_key",
+        "prompt_cache_options",
         "prompt_cache_retention",
         "safety_identifier",
         "service_tier",
         "store",
         "verbosity",
+        "web_search_options",
     )
 
     messages: Annotated[list[Message], msgspec.Meta(min_length=1, max_length=MAX_MESSAGES)]
@@ -152,11 +192,18 @@ class ChatBody(Generation, kw_only=True):
     modalities: list[Literal["text"]] | None = None
     prediction: dict[str, Any] | None = None
     prompt_cache_key: str | None = None
+    prompt_cache_options: dict[str, Any] | None = None
     prompt_cache_retention: str | None = None
     safety_identifier: str | None = None
     service_tier: str | None = None
     store: bool | None = None
     verbosity: str | None = None
+    # what SDKs send as null, and what means nothing to a text model
+    audio: None = None
+    function_call: None = None
+    functions: None = None
+    moderation: None = None
+    web_search_options: None = None
 
     def limit(self) -> int | None:
         return self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
@@ -174,15 +221,19 @@ class ChatBody(Generation, kw_only=True):
             schema = self.response_format.json_schema
             if schema is None or schema.schema is None:
                 raise Invalid("A json_schema format has a schema.", param="response_format.json_schema")
+        if self.tool_choice == "required" and not self.tools:
+            raise Invalid("tool_choice: required needs tools.", param="tool_choice")
         if isinstance(self.tool_choice, NamedTool):
             names = {tool.function.name for tool in self.tools or ()}
             if self.tool_choice.function.name not in names:
                 raise Invalid("tool_choice names a tool that is not among tools.", param="tool_choice")
 
-    def for_engine(self) -> bytes:
-        for message in self.messages:
-            message.annotations = None
-        return super().for_engine()
+    def as_sent(self) -> ChatBody:
+        body = super().as_sent()
+        body.messages = turns(self.messages)
+        if not self.tools:
+            body.tools = body.tool_choice = body.parallel_tool_calls = None
+        return body
 
 
 DECODER = msgspec.json.Decoder(ChatBody)

@@ -9,7 +9,7 @@ import msgspec
 
 from kasbah.common.errors import Invalid
 from kasbah.gateway.bodies.base import Body
-from kasbah.gateway.bodies.chat import MAX_MESSAGES, MAX_TOOLS, Message, Tool
+from kasbah.gateway.bodies.chat import MAX_MESSAGES, MAX_TOOLS, Message, Tool, turns
 
 
 class TokenizeBody(Body, kw_only=True):
@@ -29,6 +29,12 @@ class TokenizeBody(Body, kw_only=True):
             raise Invalid("tools and add_generation_prompt go with messages.", param="tools")
         for index, message in enumerate(self.messages or ()):
             message.check(f"messages[{index}]")
+
+    def as_sent(self) -> TokenizeBody:
+        body = super().as_sent()
+        if self.messages is not None:
+            body.messages = turns(self.messages)
+        return body
 
     def prompt_at_most(self, size: int, longest: int) -> int:
         """Nothing is generated and nothing is charged."""
