@@ -209,9 +209,10 @@ def start_control_plane(demo: Demo) -> None:
     web = Program(serve, environment, place.logs / "web.log", REPOSITORY)
     demo.supervisor.start("web", web)
     celery = [sys.executable, "-m", "celery", "-A", "kasbah.config.celery", "worker", "-B"]
-    celery += ["-s", str(place.run / "beat"), "--pool", "threads", "--concurrency", "2", "-Q", "housekeeping"]
+    celery += ["-s", str(place.run / "beat"), "--pool", "threads", "-Q", "housekeeping"]
     celery += ["--hostname", "housekeeping@kasbah", "--loglevel", "WARNING"]
-    demo.supervisor.start("housekeeping", Program(celery, environment, place.logs / "housekeeping.log", REPOSITORY))
+    housekeeping = environment | {"KASBAH_DATABASE_POOL": "16"}  # its threads, and those that witnesses and SIEMs have
+    demo.supervisor.start("housekeeping", Program(celery, housekeeping, place.logs / "housekeeping.log", REPOSITORY))
     deadline = time.monotonic() + 60
     while not question.reachable(demo.host, demo.port):
         if web.process is not None and web.process.poll() is not None:

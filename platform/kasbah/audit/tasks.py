@@ -12,7 +12,7 @@ from kasbah.audit.log.memory import SignerRefuses
 from kasbah.audit.log.sequencer import sequence
 from kasbah.audit.log.witnessing import ask_all
 from kasbah.common.env import SettingMissing
-from kasbah.common.exclusive import exclusive
+from kasbah.common.exclusive import one_run
 
 logger = logging.getLogger(__name__)
 ROUNDS = 20  # in one task, so that a backlog does not wait for the next tick
@@ -32,8 +32,9 @@ def sequence_log() -> None:
 
 
 @shared_task(name="audit.ask_witnesses")
+@one_run("ask-witnesses")
 def ask_witnesses() -> None:
-    """Have the witnesses cosign what grew. Every thirty seconds."""
+    """Have the witnesses cosign what grew. Every thirty seconds; one run at a time."""
     try:
         ask_all()
     except SettingMissing as error:
@@ -41,8 +42,8 @@ def ask_witnesses() -> None:
 
 
 @shared_task(name="audit.forward")
+@one_run("audit-forward")
 def forward_log() -> None:
     """Send what the logs have to where it is to be forwarded. Every two seconds; one run at a time."""
-    with exclusive("audit-forward") as held:
-        if held and (taken := forward()):
-            logger.debug("Forwarded %d events", taken)
+    if taken := forward():
+        logger.debug("Forwarded %d events", taken)

@@ -5,8 +5,9 @@ And what must not happen between another's look and its deed waits until that tr
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 
 from django.db import connection
 
@@ -27,6 +28,24 @@ def exclusive(name: str) -> Iterator[bool]:
         if held:
             with connection.cursor() as cursor:
                 cursor.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", [f"kasbah:{name}"])
+
+
+def one_run(name: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
+    """Decorates a periodic task: a tick does nothing while an earlier one still runs, here or in another process.
+
+    So a task that waits for another machine takes one thread of housekeeping at most, however long it waits.
+    """
+
+    def decorate(function: Callable[[], None]) -> Callable[[], None]:
+        @wraps(function)
+        def run() -> None:
+            with exclusive(name) as held:
+                if held:
+                    function()
+
+        return run
+
+    return decorate
 
 
 def hold(name: str, *, shared: bool = False) -> None:

@@ -15,6 +15,13 @@ from django.db import connections
 from kasbah.common.checks import UnsafeDatabase, refuse_unsafe_role
 from kasbah.config.egress import guard
 
+# Tasks that speak to another machine, and may wait for it: to witnesses, receivers of the log, brokers of sites. Each
+# runs once at a time (common.exclusive), so together they take no more threads than there are of them.
+OUTWARD = frozenset(
+    {"audit.ask_witnesses", "audit.forward", "serving.collect_reports", "serving.sweep_jobs", "serving.reconcile"}
+)
+INWARD_THREADS = 3  # always free of them: for the sequencer, activations and what runs every hour
+
 app = Celery("kasbah")
 app.conf.update(
     broker_url=settings.REDIS_URL,
@@ -24,6 +31,7 @@ app.conf.update(
     task_ignore_result=True,
     task_default_queue="housekeeping",
     worker_prefetch_multiplier=1,
+    worker_concurrency=len(OUTWARD) + INWARD_THREADS,
     worker_send_task_events=False,
     # A tick that was missed is not made up for: every task looks at the whole state.
     beat_schedule={

@@ -10,7 +10,6 @@ import logging
 import random
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
 from uuid import UUID
@@ -26,6 +25,7 @@ from kasbah.audit.forwarding.destination import Destination, Item, NotTaken, rea
 from kasbah.audit.forwarding.models import Forwarder, ForwarderPosition, Kind
 from kasbah.audit.log.models import Log
 from kasbah.common import rls, sealed
+from kasbah.common.parallel import run_each
 
 TABLE = "audit_forwarder"
 EVENTS, BYTES = 500, 1024 * 1024  # of one batch; a single larger event goes alone
@@ -68,10 +68,7 @@ def forward() -> int:
     with rls.platform_scope():
         due = Q(retry_at=None) | Q(retry_at__lte=timezone.now())
         idents = list(Forwarder.objects.filter(due, enabled=True).order_by("id").values_list("id", flat=True))
-    if not idents:
-        return 0
-    with ThreadPoolExecutor(PARALLEL, thread_name_prefix="forward") as threads:
-        return sum(threads.map(lambda ident: _run(ident, end), idents))
+    return run_each(lambda ident: _run(ident, end), idents, parallel=PARALLEL, name="forward")
 
 
 def deliver(destination: Destination, items: Sequence[Item]) -> None:
@@ -116,20 +113,17 @@ def logs_of(row: Forwarder) -> list[Log]:
 def _run(ident: UUID, end: float) -> int:
     """Batch after batch for one destination."""
     done = 0
-    try:
-        while (batch := _next(ident)) is not None:
-            try:
-                if batch.items:
-                    deliver(opened(batch.forwarder), batch.items)
-            except NotTaken as error:
-                _failed(batch.forwarder, error)
-                break
-            _taken(batch)
-            done += len(batch.items)
-            if time.monotonic() > end:
-                break
-    finally:
-        connection.close()  # this thread's, back into the pool
+    while (batch := _next(ident)) is not None:
+        try:
+            if batch.items:
+                deliver(opened(batch.forwarder), batch.items)
+        except NotTaken as error:
+            _failed(batch.forwarder, error)
+            break
+        _taken(batch)
+        done += len(batch.items)
+        if time.monotonic() > end:
+            break
     return done
 
 

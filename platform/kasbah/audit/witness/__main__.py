@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import base64
+import contextlib
 import os
+import socket
 import sys
+import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from kasbah.common.numbers import whole_number
 
 LARGEST = 64 * 1024  # bytes of a request
 MAX_PORT = 65_535
+PATIENCE = 10.0  # seconds that a client has for its whole request
 EPILOG = """Make or show a key:  python -m kasbah.audit.witness key --name witness.example.org --state ./witness
 By hand, by file:    python -m kasbah.audit.witness sign --name ... --state ./witness --log VKEY request.txt
 Over HTTP:           python -m kasbah.audit.witness serve --name ... --state ./witness --log VKEY --bind 127.0.0.1:8090
@@ -114,13 +118,26 @@ def _sign(witness: Witness, path: Path) -> int:
     return 0 if answer.status == 200 else 1
 
 
-def _serve(witness: Witness, bind: str) -> int:
+def server(witness: Witness, bind: str) -> ThreadingHTTPServer:
+    """What answers add-checkpoint at `bind` (HOST:PORT). Raises OSError, ValueError."""
     host, _, port = bind.rpartition(":")
     if not host or not (port.isascii() and port.isdigit() and int(port[:6]) <= MAX_PORT):
         raise ValueError(f"--bind takes HOST:PORT, such as 127.0.0.1:8090, and not {bind!r}")
 
     class Handler(BaseHTTPRequestHandler):
-        timeout = 10  # seconds a client may be silent
+        def handle(self) -> None:
+            """One request a connection, cut off when its time is up: a time-out of the socket begins anew each byte."""
+            timer = threading.Timer(PATIENCE, self._cut_off)
+            timer.daemon = True
+            timer.start()
+            try:
+                super().handle()
+            finally:
+                timer.cancel()
+
+        def _cut_off(self) -> None:
+            with contextlib.suppress(OSError):  # it has just ended
+                self.connection.shutdown(socket.SHUT_RDWR)
 
         def do_POST(self) -> None:
             """add-checkpoint, the one call that there is."""
@@ -143,12 +160,16 @@ def _serve(witness: Witness, bind: str) -> int:
             self.end_headers()
             self.wfile.write(body)
 
-    server = ThreadingHTTPServer((host.strip("[]"), int(port)), Handler)
+    return ThreadingHTTPServer((host.strip("[]"), int(port)), Handler)
+
+
+def _serve(witness: Witness, bind: str) -> int:
+    listener = server(witness, bind)
     print(f"{witness.key.vkey()} listens on {bind}", file=sys.stderr, flush=True)
     try:
-        server.serve_forever()
+        listener.serve_forever()
     except KeyboardInterrupt:
-        server.server_close()
+        listener.server_close()
     return 0
 
 
