@@ -31,7 +31,7 @@ def test_every_endpoint_is_in_it_with_its_errors(client):
         for method in operations
     }
     served = {(endpoint.method, re.sub(r"<\w+>", "<>", endpoint.path)) for endpoint in world.endpoints()}
-    pages = {("GET", path) for path in ("/api/", "/api/docs/", "/api/schema/")}
+    pages = {("GET", path) for path in ("/", "/api/", "/api/docs/", "/api/schema/")}
     assert documented == served - pages
     for path, operations in found["paths"].items():
         for method, operation in operations.items():

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kasbah.common.errors import Invalid, RateLimited, TooLarge
+from kasbah.common.errors import Invalid, RateLimited, TimedOut, TooLarge
 from kasbah.gateway import exchange as exchanges
 from kasbah.gateway.exchange import ClientGone, Exchange, error_headers
 
@@ -63,7 +63,7 @@ async def test_a_body_that_does_not_come(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(exchanges, "BODY_TIMEOUT", 0.05)
     wire = Wire(b"a", b"b")
     del wire._messages[1]
-    with pytest.raises(Invalid, match="did not arrive"):
+    with pytest.raises(TimedOut, match="did not arrive"):
         await wire.exchange().body()
 
 

@@ -13,10 +13,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TextIO
 
 from rest_framework import serializers
-from rest_framework.renderers import BaseRenderer, BrowsableAPIRenderer, JSONRenderer
+from rest_framework.renderers import BaseRenderer, JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
+
+from kasbah.common.browsable import StrictBrowsableAPIRenderer
 
 # With their full-width forms, which some spreadsheets read alike.
 STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
@@ -72,7 +74,7 @@ class CsvRenderer(BaseRenderer):
 class CsvMixin(APIView):
     """A view that also answers CSV."""
 
-    renderer_classes = (JSONRenderer, BrowsableAPIRenderer, CsvRenderer)
+    renderer_classes = (JSONRenderer, StrictBrowsableAPIRenderer, CsvRenderer)
 
     def perform_content_negotiation(self, request: Request, force: bool = False) -> Any:
         """A format that is not there is a wrong parameter, not a path that is not there."""

@@ -59,6 +59,12 @@ class NotFound(KasbahError):
     status, code, kind = 404, "not_found", "invalid_request_error"
 
 
+class TimedOut(KasbahError):
+    """The client did not send its request in time; it may send it again."""
+
+    status, code, kind = 408, "request_timeout", "invalid_request_error"
+
+
 class Conflict(KasbahError):
     """The state of the object does not allow it."""
 

@@ -75,6 +75,7 @@ INSTALLED_APPS = [
     "kasbah.config",
 ]
 MIDDLEWARE = [
+    "kasbah.common.csp.ContentSecurityPolicyMiddleware",
     "kasbah.common.requestid.RequestIdMiddleware",
     "kasbah.common.requestid.OptionalSlashMiddleware",
     "django.middleware.security.SecurityMiddleware",
@@ -122,7 +123,7 @@ REST_FRAMEWORK = {
     "DEFAULT_PARSER_CLASSES": ["kasbah.common.parsing.StrictJSONParser"],
     "DEFAULT_RENDERER_CLASSES": [
         "rest_framework.renderers.JSONRenderer",
-        "rest_framework.renderers.BrowsableAPIRenderer",
+        "kasbah.common.browsable.StrictBrowsableAPIRenderer",
     ],
     "DEFAULT_SCHEMA_CLASS": "kasbah.common.openapi.ManagementSchema",
     "DEFAULT_METADATA_CLASS": None,

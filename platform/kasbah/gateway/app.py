@@ -11,7 +11,8 @@ import traceback
 
 from kasbah.audit.services import EventType
 from kasbah.audit.services.denials import Denial, denials
-from kasbah.common.errors import Forbidden, KasbahError, NotFound
+from kasbah.common.errors import Forbidden, KasbahError
+from kasbah.common.paths import path_not_found
 from kasbah.gateway import catalogue, health, inference, refusals
 from kasbah.gateway.endpoints import ENDPOINTS
 from kasbah.gateway.exchange import ClientGone, Exchange, Receive, Scope, Send
@@ -20,6 +21,7 @@ from kasbah.gateway.resumption import Resumption
 from kasbah.gateway.runtime import Runtime
 
 PREFIXES = ("/v1/", "/tokenize", "/healthz", "/readyz")
+PATHS = frozenset({*ENDPOINTS, "/v1/models", "/v1/models/", "/v1/streams/", "/healthz", "/readyz"})
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +90,7 @@ class Gateway:
             _require(exchange, "GET", "HEAD")
             await self._readiness.answer(exchange)
         else:
-            raise NotFound(f"There is no {exchange.method} {path[:100]} here; the developer's guide lists the paths.")
+            raise path_not_found(exchange.method, path, PATHS)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:

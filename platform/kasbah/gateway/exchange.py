@@ -18,7 +18,8 @@ from urllib.parse import quote
 
 import msgspec
 
-from kasbah.common.errors import Invalid, KasbahError, TooLarge
+from kasbah.common import csp
+from kasbah.common.errors import Invalid, KasbahError, TimedOut, TooLarge
 from kasbah.common.ids import uuid7
 
 Scope = MutableMapping[str, Any]
@@ -30,7 +31,7 @@ Headers = Iterable[tuple[bytes, bytes]]
 MAX_BODY = 4 * 1024 * 1024
 MAX_LINGER = 8 * MAX_BODY
 LINGER = 2.0  # seconds for which a body over the limit is read and dropped
-BODY_TIMEOUT = 30.0  # seconds for a body that comes in pieces
+BODY_TIMEOUT = 30.0  # seconds for a whole body
 STALL_TIMEOUT = 30.0  # seconds in which a client must read something of what waits for it
 
 logger = logging.getLogger("kasbah.gateway.access")
@@ -42,6 +43,7 @@ SECURITY_HEADERS = (
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"x-frame-options", b"DENY"),
     (b"cache-control", b"no-store"),
+    (csp.HEADER.encode(), csp.DATA.encode()),
 )
 JSON = (b"content-type", b"application/json")
 EVENT_STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
@@ -77,7 +79,7 @@ class Exchange:
         self.path: str = scope["path"]
         self.client = str((scope.get("client") or ("",))[0])  # an address; it is never written anywhere
         self.query: bytes = scope["query_string"]
-        # A header that comes twice counts once, the last time: none of those read here may be a list.
+        # Each name stands once: kasbah.config.front joined lists and refused what may not be repeated.
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.status = 0
         self.notes: dict[str, object] = {}
@@ -95,26 +97,21 @@ class Exchange:
             raise Invalid("This header has characters beyond ASCII.", param=name.decode("ascii")) from error
 
     async def body(self) -> bytes:
-        """The whole body. Raises TooLarge over 4 MiB, Invalid when it does not come, ClientGone."""
+        """The whole body. Raises TooLarge over 4 MiB, TimedOut when it does not come, Invalid, ClientGone."""
         length = self.headers.get(b"content-length", b"0")
         if len(length) > 12 or (length.isdigit() and int(length) > MAX_BODY):
             raise await self._too_large()
         if self.headers.get(b"content-encoding", b"identity") != b"identity":
             raise Invalid("Send the body without Content-Encoding.", param="content-encoding")
-        message = await self._next()
-        data: bytes = message.get("body", b"")
-        if not message.get("more_body"):
-            if len(data) > MAX_BODY:
-                raise await self._too_large(more=False)
-            return data
         try:
             async with asyncio.timeout(BODY_TIMEOUT):
-                return await self._rest(data)
+                return await self._read()
         except TimeoutError as error:
-            raise Invalid(f"The body did not arrive within {BODY_TIMEOUT:.0f} s.", code="request_timeout") from error
+            raise TimedOut(f"The body did not arrive within {BODY_TIMEOUT:.0f} s; send it again.") from error
 
-    async def _rest(self, first: bytes) -> bytes:
-        parts, size, more = [first], len(first), True
+    async def _read(self) -> bytes:
+        parts: list[bytes] = []
+        size, more = 0, True
         while more:
             message = await self._next()
             part = message.get("body", b"")
@@ -209,6 +206,6 @@ def error_headers(error: KasbahError) -> list[tuple[bytes, bytes]]:
         headers.append((b"x-should-retry", b"false"))
     if error.status == 401:
         headers.append((b"www-authenticate", b'Bearer realm="kasbah"'))
-    if error.status == 413:
+    if error.status in {408, 413}:
         headers.append((b"connection", b"close"))  # what is left of the body is not read
     return headers
