@@ -11,11 +11,10 @@ if __name__ == "__main__":
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "kasbah.config.settings")
     from django.core.management import execute_from_command_line
 
-    from kasbah.common.env import SettingMissing
+    from inference_worker.contract.settings import check_arguments, exit_on_wrong_setting
     from kasbah.config.egress import guard
 
-    try:
+    with exit_on_wrong_setting():
+        check_arguments(sys.argv)
         guard(sys.argv[1] if len(sys.argv) > 1 else "help")
         execute_from_command_line(sys.argv)
-    except SettingMissing as error:
-        sys.exit(str(error))

@@ -7,9 +7,11 @@ import logging
 import os
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from inference_worker.contract import egress
+from inference_worker.contract.settings import check_address, check_arguments, exit_on_wrong_setting
 
 if __name__ == "__main__":  # before all else: what other modules try while they are loaded is refused too
     egress.install(egress.Guard("worker"))
@@ -20,7 +22,9 @@ from inference_worker import config
 from inference_worker.config import Settings
 from inference_worker.enrol import NotEnrolled
 from inference_worker.identity import StateError
-from inference_worker.worker import run
+
+with exit_on_wrong_setting():  # some modules read a setting while they are loaded
+    from inference_worker.worker import run
 
 EPILOG = """\
 first start:  python -m inference_worker --site paris --enrol kse_... --state-dir /var/lib/kasbah-worker \\
@@ -38,8 +42,32 @@ and reported. SIGTERM: no new jobs, those that run may finish, then the engines 
 """
 
 
-STORES = ("redis://", "rediss://", "valkey://", "valkeys://", "unix://")
-RABBITMQ = ("amqp://", "amqps://")
+STORES = ("redis", "rediss", "valkey", "valkeys", "unix")
+RABBITMQ = ("amqp", "amqps")
+AMQP = tuple(f"{scheme}://" for scheme in RABBITMQ)
+DAY = 86_400.0  # seconds
+
+
+def bounded(most: float) -> Callable[[str], float]:
+    """The type of an argument that is a number from 0 to `most`."""
+
+    def read(text: str) -> float:
+        try:
+            found = float(text)
+        except ValueError:
+            found = -1.0
+        if not 0 <= found <= most:  # nan is not either
+            raise argparse.ArgumentTypeError(f"{text[:40]!a} is not a number from 0 to {most:g}")
+        return found
+
+    return read
+
+
+def mebibytes(text: str) -> int:
+    """The type of --engine-log."""
+    if not (text.isascii() and text.isdigit() and len(text) < 7 and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text[:40]!a} is not a whole number from 1 to 999999")
+    return int(text)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -77,10 +105,12 @@ def parser() -> argparse.ArgumentParser:
         ("--probe", 15.0, "between two questions to an engine"),
         ("--hung", 60.0, "for a token while idle, before the engine is restarted"),
     ):
-        limits.add_argument(flag, type=float, default=default, metavar="S", help=f"{text} (default: {default:g})")
+        shown = f"{text} (default: {default:g})"
+        limits.add_argument(flag, type=bounded(DAY), default=default, metavar="S", help=shown)
     memory = "of one engine with its processes (default: nine tenths of the machine or container)"
-    limits.add_argument("--engine-memory", type=float, default=0.0, metavar="GIB", help=memory)
-    limits.add_argument("--engine-log", type=int, default=16, metavar="MIB", help="of one engine's log (default: 16)")
+    limits.add_argument("--engine-memory", type=bounded(1_000_000), default=0.0, metavar="GIB", help=memory)
+    engine_log = "of one engine's log (default: 16)"
+    limits.add_argument("--engine-log", type=mebibytes, default=16, metavar="MIB", help=engine_log)
     return result
 
 
@@ -116,20 +146,34 @@ def settings(arguments: argparse.Namespace) -> Settings:
 def _addresses(arguments: argparse.Namespace) -> tuple[str, str]:
     """Broker and store. Raises ValueError, which repeats neither: they hold passwords."""
     broker = arguments.broker or config.secret("BROKER_URL")
-    if not broker.startswith((*STORES, *RABBITMQ)):
+    if not broker:
         raise ValueError("no broker: give --broker redis://... or amqp://..., or set KASBAH_BROKER_URL")
+    check_address(broker, (*STORES, *RABBITMQ), "--broker (KASBAH_BROKER_URL)")
     store = arguments.store or config.secret("STORE_URL")
-    if not store and broker.startswith(RABBITMQ):
+    if not store and broker.startswith(AMQP):
         raise ValueError("RabbitMQ keeps no streams: give --store redis://... too, or set KASBAH_STORE_URL")
-    if store and not store.startswith(STORES):
-        raise ValueError("--store (KASBAH_STORE_URL): the address must begin with redis:// or rediss://")
-    if arguments.carrier == "batched" and broker.startswith(RABBITMQ):
+    if store:
+        check_address(store, STORES, "--store (KASBAH_STORE_URL)")
+    if arguments.carrier == "batched" and broker.startswith(AMQP):
         raise ValueError("--carrier batched is for Redis and Valkey; leave it out with RabbitMQ")
     return broker, store or broker
 
 
+def _also_allowed() -> list[str]:
+    """The entries of KASBAH_EGRESS_ALLOW. Raises ValueError."""
+    found = [each.strip() for each in config.secret("EGRESS_ALLOW").split(",") if each.strip()]
+    try:
+        for each in found:
+            egress.endpoint(each)
+    except ValueError as error:
+        raise ValueError(f"KASBAH_EGRESS_ALLOW: {error}") from None
+    return found
+
+
 def main() -> int:
     """Entry."""
+    with exit_on_wrong_setting():
+        check_arguments(sys.argv)
     arguments = parser().parse_args()
     os.umask(0o077)
     level = arguments.log_level.upper()
@@ -139,8 +183,7 @@ def main() -> int:
     try:
         given = settings(arguments)
         guard = egress.installed() or egress.Guard("worker")
-        more = [each.strip() for each in config.secret("EGRESS_ALLOW").split(",") if each.strip()]
-        guard.allow("settings", [given.broker, given.store, *more])
+        guard.allow("settings", [given.broker, given.store, *_also_allowed()])
         egress.install(guard)
         return uvloop.run(run(given))
     except (ValueError, NotEnrolled, StateError) as error:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import msgspec
+
+from inference_worker.contract.settings import read
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,9 +33,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def secret(name: str) -> str:
-    """KASBAH_<NAME> of the environment, else the file of that name in KASBAH_SECRETS_DIR, else nothing."""
-    if value := os.environ.get(f"KASBAH_{name}"):
-        return value
-    folder = os.environ.get("KASBAH_SECRETS_DIR")
-    file = Path(folder, name.lower()) if folder else None
-    return file.read_text().strip() if file is not None and file.is_file() else ""
+    """KASBAH_<NAME> of the environment, else the file of that name in KASBAH_SECRETS_DIR, else nothing.
+
+    Raises SettingError, which repeats no value.
+    """
+    return read(name) or ""

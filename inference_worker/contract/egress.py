@@ -65,14 +65,14 @@ class Attempt:
 
 def endpoint(text: str) -> Endpoint | None:
     """Of a URL or `host:port`; None for a Unix socket. Raises ValueError, which repeats no password."""
-    parts = urlsplit(text if "://" in text else f"//{text}")
-    if parts.scheme in {"unix", "redis+socket"} or (parts.scheme in PORTS and not parts.hostname):
-        return None
     try:
+        parts = urlsplit(text if "://" in text else f"//{text}")
+        if parts.scheme in {"unix", "redis+socket"} or (parts.scheme in PORTS and not parts.hostname):
+            return None
         port = parts.port or PORTS.get(parts.scheme)
-    except ValueError:
+    except ValueError:  # its text quotes a part of the address, which may be one of the password
         port = None
-    if not parts.hostname or port is None:
+    if port is None or not parts.hostname:
         raise ValueError("an endpoint is host:port, [address]:port or a URL")
     return Endpoint(_canonical(parts.hostname), port)
 

@@ -23,6 +23,7 @@ from redis.exceptions import RedisError
 from inference_worker.contract import frames, keys, scripts, sealing
 from inference_worker.contract.frames import Body, Data, Done, Failed, Frame, Role
 from inference_worker.contract.messages import JobMessage, Payload, Receipt, Ticket, Usage, sha256_hex, signed
+from inference_worker.contract.settings import integer
 from inference_worker.contract.signing import Purpose
 from inference_worker.engine.client import EngineClient, EngineLost, Exchange
 from inference_worker.identity import Identity
@@ -32,7 +33,7 @@ from inference_worker.stream.failures import Failure
 
 log = logging.getLogger(__name__)
 
-LEASE_MS = int(os.environ.get("KASBAH_LEASE_MS", "10000"))  # the control plane reads the same setting
+LEASE_MS = integer("LEASE_MS", 10_000, least=100, most=3_600_000)  # the control plane reads the same setting
 LEASE = LEASE_MS / 1000  # seconds
 CLAIM, APPEND = Script(scripts.CLAIM), Script(scripts.APPEND)
 COUNT_TIMEOUT = 2.0

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 PYTHON = (3, 11)
+ENGINES = ("auto", "cpu", "cuda", "none")
 WRONG_PYTHON = """Kasbah needs Python {wanted}; this is Python {found} ({path}),
 and there is no working python{wanted} on PATH.
 Install it (Debian, Ubuntu: apt install python{wanted} python{wanted}-venv; Fedora: dnf install python{wanted};
@@ -49,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         command.add_argument(
             "--engine",
-            choices=("auto", "cpu", "cuda", "none") if name == "setup" else ("auto", "cpu", "cuda"),
+            choices=ENGINES if name == "setup" else ENGINES[:-1],
             default=os.environ.get("ENGINE") or "auto",
             help="vLLM's build; auto takes cuda where there is an NVIDIA GPU (default: %(default)s, or ENGINE)",
         )
@@ -68,6 +69,16 @@ def parser() -> argparse.ArgumentParser:
     }.items():
         commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
     return result
+
+
+def check_words(arguments: argparse.Namespace) -> None:
+    """Checks what came from the environment like an argument, which argparse does not. Raises WrongWord."""
+    from infra.local.problems import WrongWord, parse_bind
+
+    if (engine := getattr(arguments, "engine", "auto")) not in ENGINES:
+        raise WrongWord(f"ENGINE is {engine[:60]!a}; it must be one of {', '.join(ENGINES)}")
+    if arguments.command == "demo":
+        parse_bind(arguments.bind)
 
 
 def enter_platform_environment() -> None:
@@ -104,12 +115,19 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def main() -> int:
-    """Entry point. Exit status 0 when all went well, 1 for a problem that was explained, 130 after Ctrl-C."""
-    from infra.local.problems import Problem
+    """Entry point. Exit status 0: all went well, 1: an explained problem, 2: a wrong word, 130: Ctrl-C."""
+    from inference_worker.contract.settings import SettingError, check_arguments, exit_on_wrong_setting
+    from infra.local.problems import Problem, WrongWord
 
+    with exit_on_wrong_setting():
+        check_arguments(sys.argv)
     arguments = parser().parse_args()
     try:
+        check_words(arguments)
         return run(arguments)
+    except (SettingError, WrongWord) as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 2
     except Problem as problem:
         print(f"\n{problem}", file=sys.stderr)
         return 1

@@ -78,7 +78,7 @@ def plain_environment() -> dict[str, str]:
 
 def main(*, bind: str, once: bool) -> int:
     """Start, ask, stay. The exit status: 0 after Ctrl-C or `once`."""
-    host, port = parse_bind(bind)
+    host, port = problems.parse_bind(bind)
     place = home()
     place.create()
     with place.lock("start a second time"), _ending_by_exception():
@@ -97,14 +97,6 @@ def main(*, bind: str, once: bool) -> int:
         finally:
             stop(demo)
     return 0
-
-
-def parse_bind(bind: str) -> tuple[str, int]:
-    """`host:port`. Raises Problem."""
-    host, _, port = bind.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise Problem(f"{bind!r} is not an address to listen on; write it like 127.0.0.1:8080")
-    return host.strip("[]"), int(port)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -17,6 +18,20 @@ CGROUP = Path("/sys/fs/cgroup")
 
 class Problem(RuntimeError):
     """Something that the person at the keyboard can put right; the message says what, why and how to go on."""
+
+
+class WrongWord(Problem):
+    """A setting or an argument that is not what it must be."""
+
+
+def parse_bind(bind: str) -> tuple[str, int]:
+    """Host and port of `host:port`. Raises WrongWord."""
+    host, _, port = bind.rpartition(":")
+    if not host or not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) < 65536:
+        raise WrongWord(
+            f"{bind[:100]!a} is not an address to listen on (--bind, KASBAH_BIND, BIND); write it like 127.0.0.1:8080"
+        )
+    return host.strip("[]"), int(port)
 
 
 def check_platform() -> None:

@@ -13,6 +13,8 @@ import secrets
 from collections.abc import Callable
 from pathlib import Path
 
+from inference_worker.contract.settings import read_file
+
 
 def private_folder(path: Path) -> Path:
     """Create `path` (with its parents) and keep it to its owner (0700)."""
@@ -34,9 +36,12 @@ def write(path: Path, text: str) -> None:
 
 
 def once(path: Path, make: Callable[[], str]) -> str:
-    """The secret in `path`, made by `make` when there is none. An empty file counts as none."""
+    """The secret in `path`, made by `make` when there is none. An empty file counts as none.
+
+    Raises SettingError for a file that holds no line of text.
+    """
     try:
-        if text := path.read_text(encoding="ascii").strip():
+        if text := read_file(path, path.name):
             path.chmod(0o600)
             return text
     except FileNotFoundError:

@@ -20,7 +20,7 @@ from kasbah.audit.log.note import Note
 from kasbah.audit.tasks import ask_witnesses
 from kasbah.audit.witness.cosigning import Answer, Witness
 from kasbah.common import rls
-from kasbah.common.env import SettingMissing
+from kasbah.common.env import SettingInvalid
 from kasbah.identity.models import Tenant
 from tests.audit.logs import run, write
 
@@ -142,5 +142,5 @@ def test_by_hand(tenant: UUID, witness: Witness, tmp_path: Path) -> None:
 def test_settings_that_name_no_witness(tenant: UUID, witness: Witness, settings: Any, entry: str) -> None:
     log = keys.log_key(f"test/audit/{tenant}").vkey()
     settings.WITNESSES = entry.format(log=log, witness=witness.key.vkey())
-    with pytest.raises(SettingMissing, match="KASBAH_WITNESSES"):
+    with pytest.raises(SettingInvalid, match="KASBAH_WITNESSES"):
         witnessing.configured()

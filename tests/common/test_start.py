@@ -69,7 +69,7 @@ def test_a_command_without_settings_says_in_a_line_which_is_missing() -> None:
     plain = {name: value for name, value in os.environ.items() if not name.startswith("KASBAH_")}
     command = [sys.executable, "manage.py", "auditlog", "status"]
     ended = subprocess.run(command, env=plain, capture_output=True, text=True, timeout=60, check=False)
-    assert ended.returncode == 1
+    assert ended.returncode == 2
     assert ended.stderr.count("\n") == 1
     assert ended.stderr.startswith("KASBAH_SECRET_KEY is not set.")
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from kasbah.common.env import SettingInvalid
 from kasbah.common.errors import Unavailable
 from kasbah.gateway.classifying import SHORT, Classifying, own_detector
 from kasbah.residency.services.classification import look
@@ -214,5 +215,5 @@ def test_a_setting_that_names_nothing_stops_the_start(monkeypatch: pytest.Monkey
     assert found is not None
     assert found("Project Falcon") == {"project-name": 1}
     monkeypatch.setenv("KASBAH_CLASSIFIER", "tests.gateway.test_classifying.absent")
-    with pytest.raises(ImportError, match="absent"):
+    with pytest.raises(SettingInvalid, match=r"KASBAH_CLASSIFIER.*absent"):
         own_detector()

@@ -10,7 +10,10 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-READERS = {"value", "key_bytes", "secret"}
+READERS = {
+    "value", "key_bytes", "secret", "integer", "number", "switch", "choice", "matching", "entries", "address",
+    "endpoint", "database_url",
+}  # fmt: skip
 # How a setting is found at all, and where the one-machine installation keeps its data: no setting of a server.
 VARIABLE = re.compile(r"KASBAH_[A-Z][A-Z0-9_]*")
 

@@ -187,11 +187,11 @@ def test_every_command_has_help(command: str, tmp_path: Path) -> None:
 
 
 def test_the_address_to_listen_on_is_checked() -> None:
-    assert demo.parse_bind("127.0.0.1:8080") == ("127.0.0.1", 8080)
-    assert demo.parse_bind("[::1]:8080") == ("::1", 8080)
+    assert problems.parse_bind("127.0.0.1:8080") == ("127.0.0.1", 8080)
+    assert problems.parse_bind("[::1]:8080") == ("::1", 8080)
     for wrong in ("8080", "host:", "host:x", "host:0", "host:70000", ":80"):
         with pytest.raises(Problem, match=r"write it like 127\.0\.0\.1:8080"):
-            demo.parse_bind(wrong)
+            problems.parse_bind(wrong)
 
 
 def tree(root: Path) -> Path:

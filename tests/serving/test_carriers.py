@@ -94,10 +94,10 @@ async def test_a_store_that_is_away_is_said(stores: list[Any]) -> None:
 
 
 def test_an_unknown_carrier_is_refused(monkeypatch: Any) -> None:
-    from kasbah.common.env import SettingMissing
+    from kasbah.common.env import SettingInvalid
 
     monkeypatch.setenv("KASBAH_CARRIER", "pigeon")
-    with pytest.raises(SettingMissing, match="pigeon"):
+    with pytest.raises(SettingInvalid, match="pigeon"):
         carrier(Store("redis://127.0.0.1:1/0", 0.3), "redis://a", "redis://a", 0.3)
 
 

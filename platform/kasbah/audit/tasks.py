@@ -11,7 +11,7 @@ from kasbah.audit.log import presence
 from kasbah.audit.log.memory import SignerRefuses
 from kasbah.audit.log.sequencer import sequence
 from kasbah.audit.log.witnessing import ask_all
-from kasbah.common.env import SettingMissing
+from kasbah.common.env import SettingError
 from kasbah.common.exclusive import one_run
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ def ask_witnesses() -> None:
     """Have the witnesses cosign what grew. Every thirty seconds; one run at a time."""
     try:
         ask_all()
-    except SettingMissing as error:
+    except SettingError as error:
         logger.error("%s", error)  # noqa: TRY400 - the message says all; a traceback would hide it
 
 

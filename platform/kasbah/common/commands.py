@@ -20,8 +20,9 @@ from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 
+from inference_worker.contract.settings import read_file
 from kasbah.common.api_errors import HEARERS, translate
-from kasbah.common.env import SettingMissing
+from kasbah.common.env import SettingError
 from kasbah.common.errors import KasbahError
 
 Facts = Mapping[str, Any]
@@ -58,8 +59,8 @@ class KasbahCommand(BaseCommand):
             for hear in HEARERS:
                 hear(translate(error), {"command": type(self).__module__.rpartition(".")[2]})
             raise CommandError(self._reason(error)) from error
-        except SettingMissing as error:
-            raise CommandError(str(error)) from error
+        except SettingError as error:
+            raise CommandError(str(error), returncode=2) from None
         if isinstance(result, str):
             self.stdout.write(result, ending="")
         elif as_json:
@@ -132,11 +133,16 @@ def uuid_argument(value: str) -> UUID:
 
 
 def read_secret(path: Path, option: str) -> str:
-    """The first line of a file. Raises CommandError."""
+    """The one line of a file. Raises CommandError, which repeats nothing of it."""
     try:
-        return path.read_text(encoding="utf-8").splitlines()[0].strip()
-    except (OSError, UnicodeDecodeError, IndexError) as error:
-        raise CommandError(f"{option}: cannot read a line of {path}: {error}") from error
+        found = read_file(path, option)
+    except FileNotFoundError:
+        raise CommandError(f"{option}: there is no file {path}", returncode=2) from None
+    except SettingError as error:
+        raise CommandError(str(error), returncode=2) from None
+    if not found:
+        raise CommandError(f"{option}: the file {path} is empty; it must hold one line", returncode=2)
+    return found
 
 
 def write_secret(path: Path, secret: str) -> None:

@@ -27,7 +27,7 @@ class RoleMissing(RuntimeError):
 
 def application_role() -> str:
     """Name of the role that the running application connects as."""
-    return env.value("APP_ROLE", "kasbah_app")
+    return env.matching("APP_ROLE", "kasbah_app", r"[A-Za-z_][A-Za-z0-9_$-]{0,62}", "the name of a role of PostgreSQL")
 
 
 class SqlOperation(Operation):

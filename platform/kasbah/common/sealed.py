@@ -9,15 +9,16 @@ from kasbah.common import env
 
 
 @cache
-def _kek() -> bytes:
+def kek() -> bytes:
+    """KASBAH_KEK, 32 bytes. Raises SettingError."""
     return env.key_bytes("KEK")
 
 
 def seal(plaintext: bytes, *, table: str, row: object, column: str) -> bytes:
     """Encrypt for one column of one row; moved elsewhere it does not open."""
-    return sealing.seal_box(_kek(), plaintext, f"{table}:{row}:{column}")
+    return sealing.seal_box(kek(), plaintext, f"{table}:{row}:{column}")
 
 
 def unseal(box: bytes | memoryview, *, table: str, row: object, column: str) -> bytes:
     """The reverse of `seal`. Raises sealing.CannotOpen."""
-    return sealing.open_box(_kek(), bytes(box), f"{table}:{row}:{column}")
+    return sealing.open_box(kek(), bytes(box), f"{table}:{row}:{column}")

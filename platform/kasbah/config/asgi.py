@@ -13,12 +13,17 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "kasbah.config.settings")
 from django.core.asgi import get_asgi_application
 
 from kasbah.common.checks import refuse_unsafe_role
+from kasbah.common.env import exit_on_wrong_setting
 
-_django = get_asgi_application()
+with exit_on_wrong_setting():
+    _django = get_asgi_application()
 
 from kasbah.config.front import Front
+from kasbah.config.preflight import check_settings
 from kasbah.gateway.app import create_app
 
+with exit_on_wrong_setting():
+    check_settings()
 # Whatever server imports this, it does not serve in a role that row-level security does not hold.
 refuse_unsafe_role()
 

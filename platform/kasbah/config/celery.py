@@ -13,6 +13,7 @@ from django.conf import settings
 from django.db import connections
 
 from kasbah.common.checks import UnsafeDatabase, refuse_unsafe_role
+from kasbah.common.env import exit_on_wrong_setting
 from kasbah.config.egress import guard
 
 # Tasks that speak to another machine, and may wait for it: to witnesses, receivers of the log, brokers of sites. Each
@@ -23,6 +24,8 @@ OUTWARD = frozenset(
 INWARD_THREADS = 3  # always free of them: for the sequencer, activations and what runs every hour
 
 app = Celery("kasbah")
+with exit_on_wrong_setting():
+    _ = settings.REDIS_URL  # loads the settings
 app.conf.update(
     broker_url=settings.REDIS_URL,
     broker_connection_retry_on_startup=True,
@@ -60,7 +63,11 @@ def _begin_safely(sender: Any = None, **_: object) -> None:
     """
     if sender.app is not app:
         return
-    guard("housekeeping")
+    from kasbah.config.preflight import check_settings
+
+    with exit_on_wrong_setting():
+        guard("housekeeping")
+        check_settings()
     try:
         refuse_unsafe_role()
     except UnsafeDatabase as error:

@@ -20,24 +20,26 @@ from urllib.parse import parse_qs, urlsplit
 from django.db import DatabaseError, InterfaceError, connections
 
 from inference_worker.contract import egress
+from inference_worker.contract.settings import WRITE_AS
 from kasbah.common import env
 
+ALLOWED = "EGRESS_ALLOW"
+DATABASES = ("DATABASE_URL", "OWNER_DATABASE_URL")
+FORMS = (
+    f"it must be an address; {WRITE_AS}",
+    "each entry must be host:port, [address]:port or a URL, separated by commas",
+)
 FIRST_WRITE, NEXT_WRITE = 1.0, 10.0  # seconds after a refusal until it is written; until a failed write is repeated
 
 logger = logging.getLogger(__name__)
 
 
 def guard(process: str) -> egress.Guard:
-    """Refuse from now on what this process has no business with. Raises SettingMissing for an entry that is none."""
+    """Refuse from now on what this process has no business with. Raises SettingError for an entry that is none."""
     if (already := egress.installed()) is not None:
         return already
     ledger = Ledger(f"{process}@{socket.gethostname()}"[:120])
-    try:
-        made = egress.Guard("control plane", own_endpoints(), told=ledger.note)
-    except ValueError as error:
-        raise env.SettingMissing(
-            f"One of KASBAH_REDIS_URL, KASBAH_DATABASE_URL, KASBAH_BIND or KASBAH_EGRESS_ALLOW cannot be read: {error}"
-        ) from error
+    made = egress.Guard("control plane", own_endpoints(), told=ledger.note)
     ledger.guard = made
     egress.install(made)
     atexit.register(ledger.write)
@@ -45,11 +47,24 @@ def guard(process: str) -> egress.Guard:
 
 
 def own_endpoints() -> list[str]:
-    """What the settings name: URLs and host:port. Sites come with their rows."""
-    databases = [env.value(name, "postgresql:///kasbah") for name in ("DATABASE_URL", "OWNER_DATABASE_URL")]
-    found = [env.value("REDIS_URL", "redis://127.0.0.1:6379/0"), env.value("BIND", "127.0.0.1:8080")]
-    found += [endpoint for url in databases for endpoint in _of_database(url)]
-    return found + [each.strip() for each in env.value("EGRESS_ALLOW", "").split(",") if each.strip()]
+    """What the settings name: URLs and host:port. Sites come with their rows. Raises SettingError."""
+    texts = {
+        "REDIS_URL": env.value("REDIS_URL", "redis://127.0.0.1:6379/0"),
+        "BIND": env.value("BIND", "127.0.0.1:8080"),
+        "DATABASE_URL": env.value("DATABASE_URL", "postgresql:///kasbah"),
+        "OWNER_DATABASE_URL": env.value("OWNER_DATABASE_URL", "postgresql:///kasbah"),
+        ALLOWED: env.value("EGRESS_ALLOW", ""),
+    }
+    found: list[str] = []
+    for name, text in texts.items():
+        given = [each for each in (part.strip() for part in text.split(",")) if each] if name == ALLOWED else [text]
+        try:
+            found += [each for url in given for each in (_of_database(url) if name in DATABASES else [url])]
+            for each in found:
+                egress.endpoint(each)
+        except ValueError:  # its text quotes what it took for the port: a part of a password
+            raise env.SettingInvalid(f"KASBAH_{name} cannot be read: {FORMS[name == ALLOWED]}") from None
+    return found
 
 
 def _of_database(url: str) -> list[str]:

@@ -6,9 +6,17 @@ import sys
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from django.utils.translation import gettext_lazy as _
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
+from redis.connection import parse_url
 
 from kasbah.common import env
 from kasbah.common.session_settings import pinned
+
+HOST_NAME = r"\*|\.?[A-Za-z0-9_.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]"
+ORIGIN = r"https?://(\*\.)?[A-Za-z0-9_.\[\]:-]{1,260}"
+DATABASE_POOL = env.integer("DATABASE_POOL", 8, least=1, most=1000)  # connections, a process
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
 def database(url: str) -> dict[str, object]:
@@ -25,34 +33,59 @@ def database(url: str) -> dict[str, object]:
         "CONN_MAX_AGE": 0,
         "CONN_HEALTH_CHECKS": True,
         # The pool is psycopg's own: connections are lent for a request, never kept by a thread.
-        "OPTIONS": {"pool": {"min_size": 1, "max_size": int(env.value("DATABASE_POOL", "8")), "timeout": 5}, **options},
+        "OPTIONS": {
+            "pool": {"min_size": 1, "max_size": DATABASE_POOL, "timeout": 5},
+            **options,
+        },
         "TEST": {"NAME": unquote(parts.path.lstrip("/"))},
     }
+
+
+def database_url(name: str) -> str:
+    """A PostgreSQL address that libpq reads too. Raises SettingError, which does not repeat it."""
+    found = env.address(name, "postgresql:///kasbah", ("postgresql", "postgres"))
+    try:
+        conninfo_to_dict(found)
+    except ProgrammingError:  # its text quotes the part that libpq could not read
+        raise env.SettingInvalid(f"KASBAH_{name} has a part that PostgreSQL's client library cannot read") from None
+    return found
 
 
 def _database_url() -> str:
     # Only `migrate` and its kin own tables; a running server must never hold the owner's credentials.
     owner_commands = {"migrate", "makemigrations", "sqlmigrate"}
     if len(sys.argv) > 1 and sys.argv[1] in owner_commands:
-        return pinned(env.value("OWNER_DATABASE_URL", "postgresql:///kasbah"))
-    return pinned(env.value("DATABASE_URL", "postgresql:///kasbah"))
+        return pinned(database_url("OWNER_DATABASE_URL"))
+    return pinned(database_url("DATABASE_URL"))
+
+
+def redis_url() -> str:
+    """The address of the control plane's own store. Raises SettingError, which does not repeat it."""
+    found = env.address("REDIS_URL", "redis://127.0.0.1:6379/0", ("redis", "rediss", "unix"))
+    try:
+        parse_url(found)  # type: ignore[no-untyped-call]
+    except ValueError:
+        raise env.SettingInvalid("KASBAH_REDIS_URL has a parameter that the client library cannot read") from None
+    return found
 
 
 DATABASE_URL = _database_url()
 DATABASES = {"default": database(DATABASE_URL)}
-REDIS_URL = env.value("REDIS_URL", "redis://127.0.0.1:6379/0")
-INSTALLATION = env.value("INSTALLATION", "kasbah")
+REDIS_URL = redis_url()
+INSTALLATION = env.matching("INSTALLATION", "kasbah", r"[^\s+]{1,100}", "a name without blanks and +")
 AUDIT_DIR = env.value("AUDIT_DIR", "audit-log")  # tiles, and the signer's memory; not in the database's backup
 WITNESSES = env.value("WITNESSES", "")  # "VKEY URL" of each, separated by commas
-SYSLOG_PEN = int(env.value("SYSLOG_PEN", "32473"))  # private enterprise number; the default is that of RFC 5612
+# Private enterprise number; the default is that of RFC 5612
+SYSLOG_PEN = env.integer("SYSLOG_PEN", 32473, least=1, most=2**32 - 1)
 MODELS_DIR = env.value("MODELS_DIR", "models")
-POLICY_REQUEST_DAYS = int(env.value("POLICY_REQUEST_DAYS", "7"))  # until a request nobody approves expires
+# Until a request nobody approves expires
+POLICY_REQUEST_DAYS = env.integer("POLICY_REQUEST_DAYS", 7, least=1, most=3650)
 IMPORT_DIR = env.value("IMPORT_DIR", "")  # folders of it may be registered over the management API; empty: none
 
 SECRET_KEY = env.value("SECRET_KEY")
 DEBUG = False
-ALLOWED_HOSTS = env.value("ALLOWED_HOSTS", "127.0.0.1,localhost").split(",")
-CSRF_TRUSTED_ORIGINS = [origin for origin in env.value("TRUSTED_ORIGINS", "").split(",") if origin]
+ALLOWED_HOSTS = env.entries("ALLOWED_HOSTS", "127.0.0.1,localhost", HOST_NAME, "names of hosts, such as example.org")
+CSRF_TRUSTED_ORIGINS = env.entries("TRUSTED_ORIGINS", "", ORIGIN, "origins, such as https://kasbah.example.org")
 ROOT_URLCONF = "kasbah.config.urls"
 ASGI_APPLICATION = "kasbah.config.asgi.application"
 AUTH_USER_MODEL = "identity.User"
@@ -161,7 +194,7 @@ SPECTACULAR_SETTINGS = {
 }
 CSRF_FAILURE_VIEW = "kasbah.common.api_errors.csrf_failure"
 
-SECURE_TLS = env.value("TLS", "0") == "1"  # behind a proxy that speaks TLS
+SECURE_TLS = env.switch("TLS", "0")  # behind a proxy that speaks TLS
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_TLS
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_AGE = 12 * 3600  # seconds: a working day
@@ -177,7 +210,7 @@ LOGGING = {
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["stderr"], "level": env.value("LOG_LEVEL", "INFO")},
+    "root": {"handlers": ["stderr"], "level": env.choice("LOG_LEVEL", "INFO", LOG_LEVELS)},
     # httpx and kombu would write addresses with their query or password at INFO
     "loggers": {"httpx": {"level": "WARNING"}, "kombu": {"level": "WARNING"}},
 }

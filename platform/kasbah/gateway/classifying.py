@@ -55,11 +55,16 @@ class Classifying:
 
 
 def own_detector() -> Detector | None:
-    """What KASBAH_CLASSIFIER names, such as acme.detectors.find. Raises ImportError."""
+    """What KASBAH_CLASSIFIER names, such as acme.detectors.find. Raises SettingInvalid where that is no function."""
     path = env.value("CLASSIFIER", "")
     if not path:
         return None
-    found: Detector = import_string(path)
+    try:
+        found: Detector = import_string(path)
+    except Exception as error:  # a module of the operator's own runs here, and may raise anything
+        raise env.invalid("CLASSIFIER", f"package.module.function ({type(error).__name__}: {error})", path) from error
+    if not callable(found):
+        raise env.invalid("CLASSIFIER", "package.module.function, and this is no function", path)
     return found
 
 

@@ -21,6 +21,16 @@ from kasbah.metering.services import Meter
 from kasbah.serving.services import Dispatcher
 
 
+def stream_hold() -> float:
+    """KASBAH_STREAM_HOLD, seconds. Raises SettingInvalid."""
+    return env.number("STREAM_HOLD", 10.0, least=0, most=3600)
+
+
+def pool_size() -> int:
+    """KASBAH_GATEWAY_POOL, connections. Raises SettingInvalid."""
+    return env.integer("GATEWAY_POOL", 4, least=1, most=1000)
+
+
 class Runtime:
     """Connections, caches and writers. `hold`: seconds in which a stream's status may still become an error's."""
 
@@ -38,7 +48,7 @@ class Runtime:
 
     def __init__(self) -> None:
         self.turns = Turns()
-        self.hold = float(env.value("STREAM_HOLD", "10"))
+        self.hold = stream_hold()
         self._closing = AsyncExitStack()
 
     async def open(self) -> None:
@@ -46,7 +56,7 @@ class Runtime:
         closing = self._closing
         self.classifying = Classifying(own_detector())
         closing.callback(self.classifying.close)
-        self.database = Database(size=int(env.value("GATEWAY_POOL", "4")))
+        self.database = Database(size=pool_size())
         await self.database.open()
         closing.push_async_callback(self.database.close)
         self.redis = Redis.from_url(settings.REDIS_URL, socket_timeout=2, socket_connect_timeout=2)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from kasbah.common import env
 
+HOUR, DAY = 3600, 86_400  # seconds
+
 
 @dataclass(frozen=True, slots=True)
 class Timings:
@@ -35,11 +37,11 @@ class Timings:
 
 
 def timings() -> Timings:
-    """From KASBAH_LEASE_MS, KASBAH_LOOK_MS, KASBAH_QUEUE_WAIT_S and KASBAH_STORE_PATIENCE_S."""
+    """From KASBAH_LEASE_MS, KASBAH_LOOK_MS, KASBAH_QUEUE_WAIT_S and KASBAH_STORE_PATIENCE_S. Raises SettingError."""
     standard = Timings()
     return Timings(
-        lease_ms=int(env.value("LEASE_MS", str(standard.lease_ms))),
-        look=int(env.value("LOOK_MS", str(round(standard.look * 1000)))) / 1000,
-        queue_wait=float(env.value("QUEUE_WAIT_S", str(standard.queue_wait))),
-        store_patience=float(env.value("STORE_PATIENCE_S", str(standard.store_patience))),
+        lease_ms=env.integer("LEASE_MS", standard.lease_ms, least=100, most=HOUR * 1000),
+        look=env.integer("LOOK_MS", round(standard.look * 1000), least=10, most=HOUR * 1000) / 1000,
+        queue_wait=env.number("QUEUE_WAIT_S", standard.queue_wait, least=0, most=DAY),
+        store_patience=env.number("STORE_PATIENCE_S", standard.store_patience, least=0, most=DAY),
     )

@@ -21,7 +21,7 @@ from kasbah.audit.log.note import COSIGNATURE, BadNote, Key, Note
 from kasbah.audit.log.tiles import TileMissing, TileTree
 from kasbah.audit.witness.cosigning import request
 from kasbah.common import rls
-from kasbah.common.env import SettingMissing
+from kasbah.common.env import SettingInvalid
 from kasbah.common.numbers import LARGEST_SIZE, whole_number
 from kasbah.common.parallel import run_each
 
@@ -43,16 +43,16 @@ class Known:
 
 
 def configured() -> list[Known]:
-    """The witnesses of KASBAH_WITNESSES. Raises SettingMissing for an entry that is none."""
+    """The witnesses of KASBAH_WITNESSES. Raises SettingInvalid for an entry that is none."""
     found = []
     for entry in filter(None, (each.strip() for each in settings.WITNESSES.split(","))):
         vkey, _, url = entry.partition(" ")
         try:
             key = Key.parse(vkey)
         except BadNote as error:
-            raise SettingMissing(f"KASBAH_WITNESSES: {error}") from error
+            raise SettingInvalid(f"KASBAH_WITNESSES: {error}") from error
         if key.kind != COSIGNATURE or not _is_address(url.strip()):
-            raise SettingMissing("KASBAH_WITNESSES: each entry is the key of a witness, a space and its http(s) URL")
+            raise SettingInvalid("KASBAH_WITNESSES: each entry is the key of a witness, a space and its http(s) URL")
         found.append(Known(key, url.strip().rstrip("/")))
     return found
 

@@ -7,8 +7,6 @@ bits a slow hash would add nothing but time.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import hmac
 import re
@@ -56,15 +54,12 @@ def digest(text: str) -> bytes:
 
 @cache
 def pepper() -> Pepper:
-    """KASBAH_API_KEY_PEPPER, `<id>:<base64 of 32 bytes>`. Raises env.SettingMissing."""
+    """KASBAH_API_KEY_PEPPER, `<id>:<base64 of 32 bytes>`. Raises env.SettingError."""
     ident, colon, encoded = env.value("API_KEY_PEPPER").partition(":")
-    try:
-        secret = base64.b64decode(encoded, validate=True)
-    except binascii.Error as error:
-        raise env.SettingMissing(f"KASBAH_API_KEY_PEPPER must be <id>:<base64 of 32 bytes>: {error}") from error
-    if not colon or not 1 <= len(ident) <= 16 or len(secret) != 32:
-        raise env.SettingMissing("KASBAH_API_KEY_PEPPER must be <id>:<base64 of 32 bytes>, the id 1 to 16 characters.")
-    return Pepper(ident, secret)
+    problem = "KASBAH_API_KEY_PEPPER must be <id>:<base64 of 32 bytes>, the id 1 to 16 characters"
+    if not colon or not 1 <= len(ident) <= 16:
+        raise env.SettingInvalid(problem)
+    return Pepper(ident, env.key_of(encoded, problem))
 
 
 def _checksum(body: str) -> str:

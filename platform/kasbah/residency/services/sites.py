@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from inference_worker.contract import egress
+from inference_worker.contract.settings import SettingError, check_address
 from kasbah.audit.services import Event, EventType, Resource, record
 from kasbah.common import rls, sealed, validation
 from kasbah.common.errors import Conflict, Invalid
@@ -152,14 +153,13 @@ def _place(site: Site, broker: str, store: str) -> None:
 def _checked(url: str, schemes: tuple[str, ...], param: str) -> str:
     """The scheme of a sound address. The error does not repeat the address, because it holds a password."""
     try:
-        parts = urlsplit(url)
-        sound = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0 and url.isprintable()
-    except ValueError:
-        sound = False
+        sound = bool(urlsplit(check_address(url, schemes, "It")).hostname) and url.isprintable()
+    except SettingError as error:
+        raise Invalid(f"{error}.", param=param) from None
     if not sound or len(url) > LONGEST:
         known = ", ".join(f"{scheme}://" for scheme in schemes)
         raise Invalid(f"Give the address with its host, beginning with one of {known}.", param=param)
-    return parts.scheme
+    return url.partition("://")[0]
 
 
 def _event(kind: EventType, actor: Actor, site: Site, **details: Any) -> Event:

@@ -109,7 +109,7 @@ class CeleryCarrier:
 
 
 def carrier(store: Store, broker_url: str, store_url: str, timeout: float) -> Carrier:
-    """The carrier to one site. Raises SettingMissing."""
+    """The carrier to one site. Raises SettingError."""
     if _listed(broker_url, store_url):
         return RedisCarrier(store)
     return CeleryCarrier(store, broker_url, timeout)
@@ -148,12 +148,14 @@ class SyncCarrier:
             self.publisher.close()
 
 
+def carrier_name() -> str:
+    """KASBAH_CARRIER. Raises SettingInvalid."""
+    return env.choice("CARRIER", "redis", ("redis", "celery"))
+
+
 def _listed(broker_url: str, store_url: str) -> bool:
     """Whether the queues are lists in the store, and this installation writes them itself."""
-    name = env.value("CARRIER", "redis")
-    if name not in {"redis", "celery"}:
-        raise env.SettingMissing(f"KASBAH_CARRIER is {name!r}; it must be redis or celery")
-    return name == "redis" and broker_url == store_url and not is_amqp(broker_url)
+    return carrier_name() == "redis" and broker_url == store_url and not is_amqp(broker_url)
 
 
 def _unclaimed(sights: Sequence[Sight], grace_ms: int) -> list[int]:

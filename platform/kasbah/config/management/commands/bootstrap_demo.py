@@ -11,6 +11,7 @@ from django.conf import settings
 from kasbah.common import env
 from kasbah.common.commands import Facts, KasbahCommand
 from kasbah.config.demo import Wanted, bootstrap
+from kasbah.config.preflight import demo_broker, demo_model
 from kasbah.identity.commands import command_actor
 
 
@@ -48,12 +49,12 @@ class Command(KasbahCommand):
 
     def run(self, **options: Any) -> Facts:
         """Make it."""
-        model = env.value("DEMO_MODEL", "")
+        model = demo_model()
         wanted = Wanted(
             jurisdiction=options["jurisdiction"].upper(),
-            broker_url=options["broker"] or env.value("DEMO_BROKER_URL", settings.REDIS_URL),
+            broker_url=options["broker"] or demo_broker(),
             model_dir=options["model_dir"] or (Path(settings.MODELS_DIR) / model if model else None),
             key_file=options["api_key_file"],
-            new_key=options["new_key"] or env.value("DEMO_NEW_KEY", "") == "1",
+            new_key=options["new_key"] or env.switch("DEMO_NEW_KEY", ""),
         )
         return bootstrap(command_actor(), wanted, self.stderr.write)

@@ -16,6 +16,7 @@ from kasbah.common.checks import UnsafeDatabase, refuse_unsafe_role
 from kasbah.common.commands import Facts, KasbahCommand
 from kasbah.common.numbers import number_argument
 from kasbah.config import noted
+from kasbah.config.preflight import check_settings, trusted_proxies
 
 GRACE = 10  # seconds that open streams have to end after SIGTERM
 BACKLOG = 2048
@@ -32,7 +33,7 @@ class Command(KasbahCommand):
 
     def arguments(self, parser: ArgumentParser) -> None:
         """Where to listen."""
-        host, _, number = env.value("BIND", "127.0.0.1:8080").rpartition(":")
+        host, number = env.endpoint("BIND", "127.0.0.1:8080")
         parser.add_argument("--host", default=host, help="Address to listen on (default: %(default)s, KASBAH_BIND).")
         parser.add_argument(
             "--port",
@@ -50,6 +51,7 @@ class Command(KasbahCommand):
     def run(self, **options: Any) -> Facts:
         """Check, listen, serve."""
         refuse_unready()
+        trusted_proxies(options["trust_proxy"])
         noted.note("serve")
         listener = listen(options["host"], options["port"])
         bound = listener.getsockname()
@@ -77,7 +79,11 @@ class Command(KasbahCommand):
 
 
 def refuse_unready() -> None:
-    """Raises CommandError with the way out when the database is away, unsafe or not migrated."""
+    """Raises CommandError with the way out when the database is away, unsafe or not migrated.
+
+    Raises SettingError for a wrong setting.
+    """
+    check_settings()
     try:
         refuse_unsafe_role()
         connection = connections[DEFAULT_DB_ALIAS]
