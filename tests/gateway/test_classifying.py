@@ -9,10 +9,12 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import pytest
 
 from kasbah.common.env import SettingInvalid
 from kasbah.common.errors import Unavailable
+from kasbah.gateway.bodies.chat import ChatBody
 from kasbah.gateway.classifying import SHORT, Classifying, own_detector
 from kasbah.residency.services.classification import look
 from tests.factories import Household
@@ -217,3 +219,23 @@ def test_a_setting_that_names_nothing_stops_the_start(monkeypatch: pytest.Monkey
     monkeypatch.setenv("KASBAH_CLASSIFIER", "tests.gateway.test_classifying.absent")
     with pytest.raises(SettingInvalid, match=r"KASBAH_CLASSIFIER.*absent"):
         own_detector()
+
+
+async def test_a_detector_of_ones_own_reads_the_parts_of_a_message_as_lines() -> None:
+    seen: list[str] = []
+    classifying = Classifying(lambda text: seen.append(text) or {})  # type: ignore[func-returns-value]
+    parts = [{"type": "text", "text": "Project"}, {"type": "text", "text": "Falcon"}]
+    await classifying.look(json.dumps({"content": parts}).encode(), ["email"])
+    assert "Project\nFalcon" in seen[0]
+    classifying.close()
+
+
+async def test_a_number_in_a_schema_is_looked_at() -> None:
+    classifying = Classifying(None)
+    tool = {
+        "type": "function",
+        "function": {"name": "f", "parameters": {"properties": {"x": {"const": 4111111111111111}}}},
+    }
+    data = msgspec.json.decode(json.dumps(chat("x", tools=[tool])), type=ChatBody)
+    assert await classifying.look(data.for_engine(), ["payment-card"]) == {"payment-card": 1}
+    classifying.close()

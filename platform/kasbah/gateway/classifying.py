@@ -15,7 +15,7 @@ from django.utils.module_loading import import_string
 
 from kasbah.common import env
 from kasbah.gateway import refusals
-from kasbah.residency.services.classification import UNREAD, look, text_of
+from kasbah.residency.services.classification import JOINT, UNREAD, look, text_of
 
 # Of a normalised text, how often which kind of content stands in it.
 Detector = Callable[[str], Mapping[str, int]]
@@ -73,7 +73,7 @@ def _look(own: Detector | None, body: bytes, detect: Iterable[str]) -> dict[str,
     found = look(text, detect)
     if not whole:
         found[UNREAD] = 1
-    for kind, count in (own(text) if own is not None else {}).items():
+    for kind, count in (own(text.replace(JOINT, "\n")) if own is not None else {}).items():
         if not KIND.fullmatch(kind) or type(count) is not int or count < 0:
             raise ValueError("KASBAH_CLASSIFIER answers kinds (letters, digits, hyphens) and counts")
         if count:

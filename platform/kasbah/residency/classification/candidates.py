@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from kasbah.residency.classification.budget import Budget
+
 FEWEST = 9  # digits of the shortest number that is looked for
 
 
@@ -20,8 +22,9 @@ def begin(one: str) -> str:
 
 
 DIGIT = re.compile(begin("[0-9]"))
+GAP = r"(?: ?[.\-/] ?| )"  # between two groups of digits of one number
 _RUN = re.compile(
-    rf"(?=(?:[0-9][ .\-/]?+){{{FEWEST}}})[0-9]{{1,19}}+(?![0-9])(?:[ .\-/][0-9]{{1,19}}+(?![0-9])){{0,7}}+"
+    rf"(?=(?:[0-9] ?+[.\-/]?+ ?+){{{FEWEST}}})[0-9]{{1,19}}+(?![0-9])(?:{GAP}[0-9]{{1,19}}+(?![0-9])){{0,7}}+"
 )
 _GROUP = re.compile(r"[0-9]+")
 END = r"(?![0-9A-Za-z_])(?![.\-/][0-9])(?!-[A-Za-z])"
@@ -37,9 +40,10 @@ class Run:
     ends: tuple[int, ...]
 
 
-def runs(text: str) -> Iterator[Run]:
+def runs(text: str, budget: Budget) -> Iterator[Run]:
     """Every run of at most eight groups. One begins at each group, so they overlap."""
     for begun in DIGIT.finditer(text):
+        budget.tick()
         found = _RUN.match(text, begun.start())
         if found is not None:
             groups = list(_GROUP.finditer(text, *found.span()))

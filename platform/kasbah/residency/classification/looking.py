@@ -6,48 +6,42 @@ through is treated as one that has something in it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
+from kasbah.residency.classification.budget import Budget, TooMuch
 from kasbah.residency.classification.contacts import emails, phones
 from kasbah.residency.classification.formats import CARD, NATIONAL
 from kasbah.residency.classification.numbers import Span, ibans, lettered, numbers
-from kasbah.residency.classification.text import normal, strings
+from kasbah.residency.classification.spaced import spaced_cards
+from kasbah.residency.classification.text import BORDER, LONGEST, normal, readings, strings
 
 EMAIL, PHONE, IBAN, UNREAD = "email", "phone", "iban", "unread"
-LONGEST = 1_000_000  # characters: several times the context of a long model
 MOST = 100  # of a kind that are counted
 MOST_CHECKS = 20_000  # of numbers, 5 to 30 microseconds each
 MOST_PLANS = 5_000  # looks into numbering plans, some 30 microseconds each
+SECONDS = 0.3  # of a processor; ordinary texts of LONGEST characters take half of it
 
 Search = Callable[[str], Iterator[Span]]
 
 
-class TooMuch(Exception):
-    """There is more to check than is checked."""
-
-
-class Work:
-    """Counts checks; raises TooMuch beyond the last."""
-
-    def __init__(self, most: int) -> None:
-        self._left = most
-
-    def __call__(self) -> None:
-        """One check."""
-        self._left -= 1
-        if self._left < 0:
-            raise TooMuch
-
-
 def text_of(body: bytes) -> tuple[str, bool]:
     """The text in what is sent to a model (JSON), normalised, its first LONGEST characters; and whether that is all."""
-    parts, left = [], LONGEST
-    for text in strings(body):
-        parts.append(text[: max(left, 0)])
-        left -= len(text) + 1
-    joined = normal("\n".join(parts))  # a line's end keeps numbers of two texts apart; some characters become several
-    return joined[:LONGEST], left >= -1 and len(joined) <= LONGEST
+    parts: list[str] = []
+    left, whole = LONGEST, True
+    try:
+        for text in strings(body):
+            parts.append(text[: max(left, 0)])
+            left -= len(text)
+            if left < 0:
+                whole = False
+                break
+            left -= len(BORDER)
+        joined = normal(BORDER.join(parts))  # some characters become several
+    except TooMuch:
+        return "", False
+    return joined[:LONGEST], whole and len(joined) <= LONGEST
 
 
 def look(text: str, detect: Iterable[str]) -> dict[str, int]:
@@ -55,35 +49,44 @@ def look(text: str, detect: Iterable[str]) -> dict[str, int]:
 
     Takes time that grows with the length of the text.
     """
-    wanted = frozenset(detect)
-    found: dict[str, int] = {}
+    wanted, found = frozenset(detect), dict[str, int]()
+    budget = Budget(MOST_CHECKS, MOST_PLANS, SECONDS)
     try:
-        for kind, search in _searches(wanted):
-            spans = list(islice(search(text), MOST))
-            if spans and kind in wanted:
-                found[kind] = found.get(kind, 0) + len(spans)
-            text = _without(text, spans)
+        for reading in readings(text, budget):
+            for kind, count in _count(reading, wanted, budget):
+                found[kind] = max(count, found.get(kind, 0))
     except TooMuch:
         found[UNREAD] = 1
     return found
 
 
-def _searches(wanted: frozenset[str]) -> Iterator[tuple[str, Search]]:
+def _count(text: str, wanted: frozenset[str], budget: Budget) -> Iterator[tuple[str, int]]:
+    """How often each wanted kind was found so far, after each search that found something."""
+    found: Counter[str] = Counter()
+    for kind, search in _searches(wanted, budget):
+        spans = list(islice(search(text), MOST))
+        if spans and kind in wanted:
+            found[kind] += len(spans)
+            yield kind, found[kind]
+        text = _without(text, spans)
+
+
+def _searches(wanted: frozenset[str], budget: Budget) -> Iterator[tuple[str, Search]]:
     """In this order, because what one finds is not looked at by the next. So a number that may be two things counts as
     one of those that are wanted; only IBANs, which are unmistakable and have parts that are not, are always taken out.
     """
-    checks, plans = Work(MOST_CHECKS), Work(MOST_PLANS)
     if EMAIL in wanted:
         yield EMAIL, emails
     if wanted & {IBAN, CARD, NATIONAL, PHONE}:
-        yield IBAN, lambda text: ibans(text, checks)
+        yield IBAN, lambda text: ibans(text, budget)
     if CARD in wanted:
-        yield CARD, lambda text: numbers(text, CARD, checks)
+        yield CARD, lambda text: numbers(text, CARD, budget)
+        yield CARD, lambda text: spaced_cards(text, budget)
     if NATIONAL in wanted:
-        yield NATIONAL, lambda text: numbers(text, NATIONAL, checks)
-        yield NATIONAL, lambda text: lettered(text, checks)
+        yield NATIONAL, lambda text: numbers(text, NATIONAL, budget)
+        yield NATIONAL, lambda text: lettered(text, budget)
     if PHONE in wanted:
-        yield PHONE, lambda text: phones(text, plans)
+        yield PHONE, lambda text: phones(text, budget)
 
 
 def _without(text: str, spans: list[Span]) -> str:

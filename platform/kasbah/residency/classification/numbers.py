@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 
 from stdnum import iban, numdb
 from stdnum.iso7064 import mod_97_10
 
-from kasbah.residency.classification.candidates import DIGIT, END, Run, may_end, runs
+from kasbah.residency.classification.budget import Budget
+from kasbah.residency.classification.candidates import DIGIT, END, GAP, Run, may_end, runs
 from kasbah.residency.classification.formats import LETTERED, NUMBERS, Format
 from kasbah.residency.classification.text import folded
 
 NEAR = 60  # characters in which a word says what a number is
 
 Span = tuple[int, int]  # begin and end in the text
-Work = Callable[[], None]  # called before each check
 
 _WRITTEN = "|".join(f"(?P<{item.name}>{item.pattern})" for item in LETTERED)
 _LETTERED = re.compile(f"(?:{_WRITTEN}){END}", re.IGNORECASE)
@@ -27,21 +27,21 @@ _FIRST_DIGIT = re.compile(r"[0-9](?<![0-9].)")
 _BY_NAME = {item.name: item for item in LETTERED}
 _IBAN = re.compile(r"[0-9](?<=[A-Za-z]{2}[0-9])(?<![0-9A-Za-z_]...)(?<![0-9A-Za-z_][\-/]...)[0-9]")
 _BBAN = re.compile(r"([0-9]+)!")  # lengths in a structure such as 5!n5!n11!c2!n
-_GROUPS_AROUND = (re.compile(r"[0-9][ .\-/]\Z"), re.compile(r"[ .\-/][0-9]"))
+_GROUPS_AROUND = (re.compile(rf"[0-9]{GAP}\Z"), re.compile(rf"{GAP}[0-9]"))
 
 
-def numbers(text: str, kind: str, work: Work) -> Iterator[Span]:
+def numbers(text: str, kind: str, budget: Budget) -> Iterator[Span]:
     """Numbers of a kind that are written in digits alone."""
     by_grouping, after = _by_grouping(kind), 0
-    for run in runs(text):
-        if run.start >= after and (end := _end(text, run, by_grouping, work)):
+    for run in runs(text, budget):
+        if run.start >= after and (end := _end(text, run, by_grouping, budget)):
             after = end
             yield run.start, end
 
 
-def _end(text: str, run: Run, by_grouping: Mapping[tuple[int, ...], tuple[Format, ...]], work: Work) -> int:
+def _end(text: str, run: Run, by_grouping: Mapping[tuple[int, ...], tuple[Format, ...]], budget: Budget) -> int:
     """Where the number ends that begins with this run; 0: there is none."""
-    work()
+    budget.check()
     sizes = tuple(map(len, run.groups))
     for count in range(len(sizes), 0, -1):  # the longest first: a card's number is no shorter number and a rest
         formats, end = by_grouping.get(sizes[:count]), run.ends[count - 1]
@@ -56,32 +56,34 @@ def _is_one(item: Format, number: str, text: str, start: int, end: int) -> bool:
     if not item.valid(number) or not _said(text, start, end, item.words):
         return False
     before, behind = _GROUPS_AROUND
-    return not item.alone or not (before.search(text, max(0, start - 2), start) or behind.match(text, end))
+    return not item.alone or not (before.search(text, max(0, start - 4), start) or behind.match(text, end))
 
 
-def lettered(text: str, work: Work) -> Iterator[Span]:
+def lettered(text: str, budget: Budget) -> Iterator[Span]:
     """Identifiers with letters."""
     for digit in _FIRST_DIGIT.finditer(text):
+        budget.tick()
         at = digit.start()
         before = _LETTERS_BEFORE.search(text, max(0, at - 9), at)
         found = _LETTERED.match(text, before.start() if before else at)
         if found is None or not (before or DIGIT.match(text, at)):
             continue
-        work()
+        budget.check()
         item = _BY_NAME[found.lastgroup or ""]
         if item.valid(found[0].upper()) and _said(text, *found.span(), item.words):
             yield found.span()
 
 
-def ibans(text: str, work: Work) -> Iterator[Span]:
+def ibans(text: str, budget: Budget) -> Iterator[Span]:
     """IBANs (ISO 13616), written at one go or in groups of four."""
     lengths, after = _iban_lengths(), 0
     for found in _IBAN.finditer(text):
+        budget.tick()
         start = found.start() - 2
         length = lengths.get(text[start : start + 2].upper())
         if length is None or start < after:
             continue
-        work()
+        budget.check()
         written = _take(text, start, length)
         end = start + len(written)
         if written and may_end(text, end) and _is_iban(written):
@@ -90,7 +92,7 @@ def ibans(text: str, work: Work) -> Iterator[Span]:
 
 
 def _is_iban(written: str) -> bool:
-    number = iban.compact(written)
+    number = "".join(filter(str.isalnum, written)).upper()
     if number.startswith("MA"):
         return number[2:].isdigit() and bool(mod_97_10.is_valid(number[4:] + number[:4]))
     return bool(iban.is_valid(number))
@@ -101,9 +103,16 @@ def _take(text: str, start: int, length: int) -> str:
     plain = text[start : start + length]
     if plain.isalnum():
         return plain if len(plain) == length else ""
-    gaps = (length - 1) // 4
-    grouped = text[start : start + length + gaps]
-    return grouped if len(grouped) == length + gaps and set(grouped[4::5]) <= {" ", "-"} else ""
+    found = _grouped_iban(length).match(text, start)
+    return found[0] if found else ""
+
+
+@cache
+def _grouped_iban(length: int) -> re.Pattern[str]:
+    """Groups of four, the last one shorter, with signs or line ends between two."""
+    gap, rest = r"(?:(?!\f)[\W_]){1,3}+", length % 4
+    last = rf"{gap}[^\W_]{{{rest}}}" if rest else ""
+    return re.compile(rf"[^\W_]{{4}}(?:{gap}[^\W_]{{4}}){{{length // 4 - 1}}}{last}")
 
 
 def _said(text: str, start: int, end: int, words: tuple[str, ...]) -> bool:
