@@ -9,6 +9,7 @@ import msgspec
 
 from kasbah.common.errors import Invalid
 from kasbah.gateway.bodies.base import Count, Generation, Logprobs
+from kasbah.gateway.bodies.schemas import SchemaBudget
 
 MAX_MESSAGES = 4096
 MAX_TOOLS = 128
@@ -128,6 +129,13 @@ class Tool(msgspec.Struct, forbid_unknown_fields=True):
     function: Function
 
 
+def check_tools(tools: list[Tool] | None, budget: SchemaBudget) -> None:
+    """Raise Invalid where the parameters of a tool are no schema that an engine can follow."""
+    for index, tool in enumerate(tools or ()):
+        if tool.function.parameters is not None:
+            budget.check(tool.function.parameters, f"tools[{index}].function.parameters")
+
+
 class NamedFunction(msgspec.Struct, forbid_unknown_fields=True):
     """The function of a forced choice."""
 
@@ -221,12 +229,20 @@ class ChatBody(Generation, kw_only=True):
             schema = self.response_format.json_schema
             if schema is None or schema.schema is None:
                 raise Invalid("A json_schema format has a schema.", param="response_format.json_schema")
+        self._check_schemas()
         if self.tool_choice == "required" and not self.tools:
             raise Invalid("tool_choice: required needs tools.", param="tool_choice")
         if isinstance(self.tool_choice, NamedTool):
             names = {tool.function.name for tool in self.tools or ()}
             if self.tool_choice.function.name not in names:
                 raise Invalid("tool_choice names a tool that is not among tools.", param="tool_choice")
+
+    def _check_schemas(self) -> None:
+        budget = SchemaBudget()
+        schema = self.response_format.json_schema if self.response_format is not None else None
+        if schema is not None and schema.schema is not None:
+            budget.check(schema.schema, "response_format.json_schema.schema")
+        check_tools(self.tools, budget)
 
     def as_sent(self) -> ChatBody:
         body = super().as_sent()

@@ -9,7 +9,8 @@ import msgspec
 
 from kasbah.common.errors import Invalid
 from kasbah.gateway.bodies.base import Body
-from kasbah.gateway.bodies.chat import MAX_MESSAGES, MAX_TOOLS, Message, Tool, turns
+from kasbah.gateway.bodies.chat import MAX_MESSAGES, MAX_TOOLS, Message, Tool, check_tools, turns
+from kasbah.gateway.bodies.schemas import SchemaBudget
 
 
 class TokenizeBody(Body, kw_only=True):
@@ -29,6 +30,7 @@ class TokenizeBody(Body, kw_only=True):
             raise Invalid("tools and add_generation_prompt go with messages.", param="tools")
         for index, message in enumerate(self.messages or ()):
             message.check(f"messages[{index}]")
+        check_tools(self.tools, SchemaBudget())
 
     def as_sent(self) -> TokenizeBody:
         body = super().as_sent()
