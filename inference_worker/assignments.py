@@ -10,6 +10,7 @@ from collections.abc import Callable
 from redis.exceptions import RedisError
 
 from inference_worker.contract import keys
+from inference_worker.contract.bounds import line
 from inference_worker.contract.messages import Assignment, checked
 from inference_worker.contract.signing import BadToken, Purpose
 from inference_worker.identity import Identity, SeenAssignment, State
@@ -29,6 +30,8 @@ class Assignments:
         self._seen = state.seen_assignment()
         self._token: bytes | None = None
         self._read_at = float("-inf")
+        self._notices: list[str] = []
+        self.trouble = ""  # why the last assignment is not followed
 
     @property
     def fresh(self) -> bool:
@@ -43,28 +46,49 @@ class Assignments:
                 token = await self._store.send("GET", keys.assignment(self._identity.worker))
             except (StoreAway, RedisError):
                 token = None  # the broker is away: what was assigned goes on
-            if token is not None and token != self._token:
-                self._token = token
-                self.take(token.decode("ascii", "replace"))
-            if token is not None:
+            if isinstance(token, bytes):
+                if token != self._token:
+                    self._token = token
+                    self._take_apart(token)
                 self._read_at = asked
             await asyncio.sleep(INTERVAL)
+
+    def _take_apart(self, token: bytes) -> None:
+        """Take one; whatever it holds, the worker goes on with what it was told before."""
+        try:
+            self.take(token.decode("ascii", "replace"))
+        except Exception:
+            log.exception("an assignment could not be followed")
+            self.trouble = "an assignment could not be followed; its log says why"
 
     def take(self, token: str) -> None:
         """Check an assignment and follow it; what is forged, for another worker or older is refused."""
         try:
-            assignment = checked(self._identity.control, Purpose.ASSIGNMENT, token, Assignment)
+            assignment = self._checked(token)
         except BadToken as error:
             log.error("an assignment was refused: %s", error)  # noqa: TRY400 - the reason is the message
+            self.trouble = line(f"an assignment was refused: {error}")
             return
-        if assignment.worker != self._identity.worker:
-            log.error("an assignment was refused: it is for another worker")
-            return
-        if (assignment.revision, assignment.issued) < (self._seen.revision, self._seen.issued):
-            log.error(
-                "an assignment was refused: revision %d is older than %d", assignment.revision, self._seen.revision
-            )
-            return
+        self.trouble = ""
         self._seen = SeenAssignment(assignment.revision, assignment.issued)
         self._state.see_assignment(self._seen)
+        self._tell(assignment.notices)
         self._follow(assignment)
+
+    def _checked(self, token: str) -> Assignment:
+        """Raises BadToken."""
+        assignment = checked(self._identity.control, Purpose.ASSIGNMENT, token, Assignment)
+        if assignment.worker != self._identity.worker:
+            raise BadToken("it is for another worker")
+        if (assignment.revision, assignment.issued) < (self._seen.revision, self._seen.issued):
+            raise BadToken(f"revision {assignment.revision} is older than {self._seen.revision}")
+        return assignment
+
+    def _tell(self, notices: list[str]) -> None:
+        """Log what the control plane finds wrong with this worker, once a change."""
+        for notice in notices:
+            if notice not in self._notices:
+                log.error("the control plane says of this worker: %s", line(notice))
+        if self._notices and not notices:
+            log.info("the control plane finds nothing wrong with this worker any more")
+        self._notices = notices

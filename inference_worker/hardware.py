@@ -7,19 +7,16 @@ import platform
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
+
+from inference_worker.contract.bounds import line
+from inference_worker.contract.messages import Gpu, Hardware
 
 _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
-def describe() -> dict[str, Any]:
-    """cpu (model), cores (usable), memory_bytes (of the machine or its container), gpus [{name, memory_bytes}]."""
-    return {
-        "cpu": _cpu(),
-        "cores": len(os.sched_getaffinity(0)),
-        "memory_bytes": memory_bytes(),
-        "gpus": _gpus(),
-    }
+def describe() -> Hardware:
+    """The processor's model, usable cores, memory of the machine or its container, and GPUs."""
+    return Hardware(cpu=line(_cpu()), cores=len(os.sched_getaffinity(0)), memory_bytes=memory_bytes(), gpus=_gpus())
 
 
 def memory_bytes() -> int:
@@ -37,15 +34,15 @@ def memory_bytes() -> int:
 
 def _cpu() -> str:
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+        for row in Path("/proc/cpuinfo").read_text().splitlines():
+            if row.startswith("model name"):
+                return row.partition(":")[2].strip()
     except OSError:
         pass
     return platform.machine()
 
 
-def _gpus() -> list[dict[str, Any]]:
+def _gpus() -> list[Gpu]:
     program = shutil.which("nvidia-smi")
     if program is None:
         return []
@@ -55,8 +52,8 @@ def _gpus() -> list[dict[str, Any]]:
     except (OSError, subprocess.SubprocessError):
         return []
     found = []
-    for line in answer.splitlines():
-        name, _, mebibytes = line.rpartition(",")
+    for row in answer.splitlines():
+        name, _, mebibytes = row.rpartition(",")
         if mebibytes.strip().isdigit():
-            found.append({"name": name.strip(), "memory_bytes": int(mebibytes) * 2**20})
+            found.append(Gpu(name=line(name), memory_bytes=int(mebibytes) * 2**20))
     return found

@@ -29,17 +29,19 @@ class KeyRing:
     def __init__(self, store: Store, identity: Identity, state: State, *, rotate: bool = False) -> None:
         self._store, self._identity, self._state = store, identity, state
         self._changing = asyncio.Event()
+        self.trouble = ""  # why a key cannot be used
         if rotate:
             self._changing.set()
 
     def follow(self, assignment: Assignment) -> None:
         """Take over the keys of an assignment, whose signature was checked."""
-        identity = self._identity
+        identity, self.trouble = self._identity, ""
         if assignment.control_keys:
             try:
                 identity.control = Verifier.from_raw(*(unb64(key) for key in assignment.control_keys))
             except (BadToken, ValueError):
                 log.error("the control plane's keys in the assignment are none; those before stay")  # noqa: TRY400
+                self.trouble = "the control plane's keys in its assignment are none"
             else:
                 self._state.keep_control_keys(assignment.control_keys)
         if assignment.identity and assignment.identity != identity.signer.key_id:
@@ -52,6 +54,7 @@ class KeyRing:
         following = self._state.next_signer() if (self._state.folder / NEXT_KEY).exists() else None
         if following is None or following.key_id != named:
             log.error("the control plane knows this worker under key %s, which is not here; enrol it anew", named)
+            self.trouble = "the control plane knows it under a key that it does not have; enrol it anew"
             return
         self._state.adopt_next()
         self._identity.signer, self._identity.box_key = following, self._state.box_key()
@@ -72,6 +75,7 @@ class KeyRing:
                 )
             except (sealing.CannotOpen, BadToken) as error:
                 log.error("a key of the site cannot be used: %s", error)  # noqa: TRY400 - the reason is the message
+                self.trouble = f"a key of the site cannot be used: {error}"
                 if item.key_id in identity.site_keys:
                     opened[item.key_id] = identity.site_keys[item.key_id]
         return opened

@@ -5,13 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from typing import Any
+from collections.abc import Callable, Iterable
 
 from redis.exceptions import RedisError
 
 from inference_worker.contract import keys
+from inference_worker.contract.bounds import line
 from inference_worker.contract.egress import installed
-from inference_worker.contract.messages import EGRESS_SHOWN, Egress, Refusal, Report, now, signed
+from inference_worker.contract.messages import (
+    EGRESS_SHOWN,
+    SERVED_SHOWN,
+    Egress,
+    Hardware,
+    Refusal,
+    Report,
+    now,
+    signed,
+)
 from inference_worker.contract.signing import Purpose
 from inference_worker.engine.fleet import Fleet
 from inference_worker.identity import Identity
@@ -28,8 +38,9 @@ REFUSAL_PATIENCE = 60.0
 class Reporter:
     """Signs and sends reports. `state` is the worker's: that of its assignment, or "stopping"."""
 
-    def __init__(self, store: Store, identity: Identity, fleet: Fleet, hardware: dict[str, Any]) -> None:
+    def __init__(self, store: Store, identity: Identity, fleet: Fleet, hardware: Hardware) -> None:
         self.state = "active"
+        self.troubles: Callable[[], Iterable[str]] = tuple  # what else keeps the worker from working
         self.answered = 0
         self.refused = 0
         self.stale = 0
@@ -95,7 +106,7 @@ class Reporter:
             sequence=self._sequence,
             time=now(),
             state=self.state,
-            served=self._fleet.served(),
+            served=self._fleet.served()[:SERVED_SHOWN],
             hardware=self._hardware,
             engine=self._fleet.version,
             start=self._start,
@@ -106,6 +117,7 @@ class Reporter:
             egress=refused[:EGRESS_SHOWN],
             trusts=self._identity.control.key_ids,
             opens=sorted(self._identity.site_keys),
+            trouble=line("; ".join(each for each in self.troubles() if each)),
         )
         return signed(self._identity.signer, Purpose.REPORT, report)
 

@@ -6,13 +6,14 @@ import asyncio
 import logging
 import signal
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from inference_worker import hardware, store
 from inference_worker.assignments import Assignments
 from inference_worker.config import Settings
 from inference_worker.contract import keys
-from inference_worker.contract.messages import Assignment
+from inference_worker.contract.messages import Assignment, Hardware
 from inference_worker.engine.fleet import Fleet
 from inference_worker.engine.supervisor import Means
 from inference_worker.enrol import NotEnrolled, enrol
@@ -78,6 +79,7 @@ class Worker:
         gate = Gate(identity, self._loaded, lambda: self._assignments.fresh)
         intake = Intake(gate, self._fleet, self._leases, site, self._reporter.refuse)
         self._carrier = Carrier(settings.broker, intake.take, asyncio.get_running_loop(), settings.carrier)
+        self._reporter.troubles = self._troubles
         self._taking = True
         self._emptying: asyncio.Task[None] | None = None  # a drained worker's engines, which stop when idle
         self._stop = asyncio.Event()
@@ -167,6 +169,10 @@ class Worker:
         ready = self._fleet.ready() if self._taking else {}
         self._carrier.consume({keys.queue(deployment): engine.capacity for deployment, engine in ready.items()})
 
+    def _troubles(self) -> Iterable[str]:
+        """For the report."""
+        return self._assignments.trouble, self._keys.trouble, self._carrier.trouble
+
     def _loaded(self, deployment: str) -> str | None:
         engine = self._fleet.find(deployment)
         if engine is None:
@@ -174,7 +180,7 @@ class Worker:
         return engine.digest if engine.ready else ""
 
 
-def _means(settings: Settings, machine: dict[str, object]) -> Means:
+def _means(settings: Settings, machine: Hardware) -> Means:
     memory = settings.engine_memory_bytes or hardware.memory_bytes() * 9 // 10
     return Means(
         python=settings.engine_python,
@@ -182,7 +188,7 @@ def _means(settings: Settings, machine: dict[str, object]) -> Means:
         cache=settings.state_dir / "engine-cache",
         logs=settings.state_dir / "logs",
         run_dir=settings.run_dir or Path(tempfile.gettempdir()),
-        gpu=bool(machine["gpus"]),
+        gpu=bool(machine.gpus),
         memory_bytes=memory,
         log_bytes=settings.engine_log_bytes,
         start_seconds=settings.engine_start_seconds,

@@ -160,7 +160,11 @@ class Channel(redis.Channel):
         if self.ack_emulation and messages:
             self.qos.record(messages)
         for message in messages:
-            self.connection._deliver(message, queue)
+            try:
+                self.connection._deliver(message, queue)
+            except Exception as error:  # noqa: BLE001 - the others of its batch are delivered all the same
+                # The type alone: a message, and so an error's text, may hold a ticket.
+                log.error("a message of queue %s cannot be read (%s); it is dropped", queue, type(error).__name__)  # noqa: TRY400
 
 
 def _parsed(item: bytes) -> dict[str, Any] | None:
@@ -170,7 +174,7 @@ def _parsed(item: bytes) -> dict[str, Any] | None:
         properties = message["properties"]
         info = properties["delivery_info"]
         _ = properties["delivery_tag"], info["exchange"], info["routing_key"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         log.error("something in a queue is not a message of kombu's; it is dropped")  # noqa: TRY400
         return None
     return message

@@ -7,11 +7,14 @@ derived from the secret, which never crosses the broker; so neither can be read,
 from __future__ import annotations
 
 import os
+from typing import Annotated
 from uuid import UUID
 
 import msgspec
+from msgspec import Meta
 
 from inference_worker.contract import sealing
+from inference_worker.contract.bounds import Id, Line
 from inference_worker.contract.signing import BadToken, b64, unb64
 
 PREFIX = "kse_"
@@ -27,11 +30,11 @@ class EnrolmentSecret(msgspec.Struct, frozen=True):
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker asks: its name, its raw public keys (base64url) and the site it believes to be at."""
 
-    name: str
-    site: str  # slug, as given on the command line
-    public_key: str  # Ed25519: its identity
-    box_key: str  # X25519: what the control plane seals for it
-    nonce: str
+    name: Line
+    site: Line  # slug, as given on the command line
+    public_key: Id  # Ed25519: its identity
+    box_key: Id  # X25519: what the control plane seals for it
+    nonce: Id
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,20 +43,20 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     `pending`: the worker is known, and gets nothing until a person approves it; it asks again with the same token.
     """
 
-    nonce: str
-    error: str = ""
+    nonce: Id
+    error: Line = ""
     pending: bool = False
-    worker: str = ""
-    site: str = ""  # the site's id
-    control_keys: list[str] = []  # Ed25519 public keys that sign tickets and assignments
+    worker: Id = ""
+    site: Id = ""  # the site's id
+    control_keys: Annotated[list[Id], Meta(max_length=20)] = []  # Ed25519 public keys that sign tickets and assignments
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     """A request as it lies in the report stream."""
 
-    token_id: str
-    nonce: str
-    box: bytes
+    token_id: Id
+    nonce: Id
+    box: Annotated[bytes, Meta(max_length=16 * 1024)]
 
 
 def new_token(token_id: str) -> tuple[str, bytes]:

@@ -5,8 +5,12 @@ One stream entry holds all frames that gathered while the previous write was und
 
 from __future__ import annotations
 
-import msgspec
+from typing import Annotated
 
+import msgspec
+from msgspec import Meta
+
+from inference_worker.contract.bounds import TOKEN, Line, Word
 from inference_worker.contract.messages import Usage
 
 
@@ -32,7 +36,7 @@ class Done(msgspec.Struct, frozen=True, tag="z", array_like=True):
     """Last frame of an answer that ended: `receipt` is the signed token; cancelled when the client went away."""
 
     usage: Usage
-    receipt: str
+    receipt: Annotated[str, Meta(max_length=TOKEN)]
     cancelled: bool = False
 
 
@@ -43,12 +47,12 @@ class Failed(msgspec.Struct, frozen=True, tag="e", array_like=True):
     job was refused before it was opened.
     """
 
-    status: int
-    code: str
-    message: str
+    status: Annotated[int, Meta(ge=400, le=599)]
+    code: Word
+    message: Annotated[str, Meta(max_length=4000)]
     usage: Usage
-    receipt: str = ""
-    param: str | None = None
+    receipt: Annotated[str, Meta(max_length=TOKEN)] = ""
+    param: Line | None = None
     retry: bool = False
 
 
@@ -64,8 +68,11 @@ def pack(frames: list[Frame]) -> bytes:
 
 
 def unpack(data: bytes) -> list[Frame]:
-    """The reverse of `pack`; raises msgspec.ValidationError."""
-    return _decoder.decode(data)
+    """The reverse of `pack`. Raises msgspec.ValidationError for whatever is none, or is out of bounds."""
+    try:
+        return _decoder.decode(data)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise msgspec.ValidationError(f"not frames: {type(error).__name__}") from error
 
 
 def is_terminal(frame: Frame) -> bool:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 from collections.abc import Iterable
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
+from msgspec import Meta
 
+from inference_worker.contract.bounds import TOKEN, Attempt, Count, Digest, Id, Label, Line, Seconds, Tokens, Word
 from inference_worker.contract.manifest import FileEntry
 from inference_worker.contract.signing import BadToken, Purpose, Signer, Verifier
 
 Message = TypeVar("Message", bound=msgspec.Struct)
 
-
 EGRESS_SHOWN = 16  # destinations in a report
+SERVED_SHOWN = 256  # deployments in a report
+_PATTERN = re.compile(r" matching regex '.*'")  # what msgspec says of a text; the pattern helps no reader
 
 
 class Ticket(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -39,11 +43,11 @@ class Ticket(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class JobMessage(msgspec.Struct, frozen=True, kw_only=True):
     """What the Celery message carries (its only argument, as JSON)."""
 
-    job: str
-    attempt: int
-    ticket: str
+    job: Id
+    attempt: Attempt
+    ticket: Annotated[str, Meta(max_length=TOKEN)]
     payload: str  # base64url of the sealed payload
-    reply_to: str  # owner id of the web process whose multiplexed stream is read
+    reply_to: Id  # owner id of the web process whose multiplexed stream is read
 
 
 class Payload(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,8 +62,8 @@ class Payload(msgspec.Struct, frozen=True, kw_only=True):
 class Usage(msgspec.Struct, frozen=True):
     """Tokens as counted by the engine; `exact` is false where an aborted answer could not be counted."""
 
-    prompt_tokens: int
-    completion_tokens: int
+    prompt_tokens: Tokens
+    completion_tokens: Tokens
     exact: bool = True
 
 
@@ -67,21 +71,21 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker signs about one attempt. Times are RFC 3339 UTC with microseconds."""
 
     version: int = 1
-    job: str
-    attempt: int
-    tenant: str
-    ticket_sha256: str
-    policy: str
-    site: str
-    worker: str
-    engine: str  # "vllm 0.32.0"
-    model_digest: str
-    prompt_tokens: int
-    completion_tokens: int
-    output_commitment: str  # HMAC-SHA256 of the answer's bytes under a key derived from the reply secret, hex
-    outcome: str  # "succeeded" | "failed" | "cancelled"
-    started: str
-    finished: str
+    job: Id
+    attempt: Attempt
+    tenant: Id
+    ticket_sha256: Digest
+    policy: Label
+    site: Id
+    worker: Id
+    engine: Label  # "vllm 0.32.0"
+    model_digest: Digest
+    prompt_tokens: Tokens
+    completion_tokens: Tokens
+    output_commitment: Digest  # HMAC-SHA256 of the answer's bytes under a key derived from the reply secret, hex
+    outcome: Word  # "succeeded" | "failed" | "cancelled"
+    started: Label
+    finished: Label
 
 
 class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -127,59 +131,77 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     site_keys: list[SealedKey] = []  # all that open payloads of the site
     identity: str = ""  # id of the identity key under which the control plane knows the worker
     rotate: str = ""  # id of the identity key that must be replaced
+    notices: list[Line] = []  # what the control plane finds wrong with the worker, for its log
 
 
 class Served(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker says of one deployment. `state`: "verifying" | "starting" | "ready" | "failed" | "stopping"."""
 
-    deployment: str
-    model_digest: str
-    state: str
-    running: int = 0
-    capacity: int = 0
-    detail: str = ""  # for people: why it failed, how far it is; never content
+    deployment: Id
+    model_digest: Digest
+    state: Word
+    running: Tokens = 0
+    capacity: Tokens = 0
+    detail: Line = ""  # for people: why it failed, how far it is; never content
 
 
 class Egress(msgspec.Struct, frozen=True, kw_only=True):
     """Connections to one destination that a guard refused since the worker's start. `process`: "worker" | "engine"."""
 
-    process: str
-    destination: str  # host:port, or name:dns for a look-up; at most 80 characters
-    count: int
-    first: int
-    last: int
+    process: Word
+    destination: Line  # host:port, or name:dns for a look-up; at most 80 characters
+    count: Count
+    first: Seconds
+    last: Seconds
+
+
+class Gpu(msgspec.Struct, frozen=True, kw_only=True):
+    """One accelerator of a machine."""
+
+    name: Line
+    memory_bytes: Count
+
+
+class Hardware(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a worker runs on."""
+
+    cpu: Line = ""
+    cores: Tokens = 0
+    memory_bytes: Count = 0
+    gpus: Annotated[list[Gpu], Meta(max_length=64)] = []
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Heartbeat of a worker, signed with its identity key; also the value of its liveness key."""
 
-    worker: str
-    site: str
-    sequence: int
-    time: int
-    state: str
-    served: list[Served]
-    hardware: dict[str, Any]  # canonical JSON: cpu, cores, memory_bytes, gpus [{name, memory_bytes}]
-    engine: str
-    start: str = ""  # names this start of the worker; what follows counts from it
-    answered: int = 0  # jobs whose whole answer the site's store took
-    refused: int = 0  # jobs refused since start
-    stale: int = 0  # writes that the fence refused since start
-    egress_refused: int = 0  # connections that were not on a list, since start
-    egress: list[Egress] = []  # the latest of them, at most EGRESS_SHOWN
-    trusts: list[str] = []  # ids of the control plane's keys that it believes
-    opens: list[str] = []  # ids of the site's keys that it has
+    worker: Id
+    site: Id
+    sequence: Count
+    time: Seconds
+    state: Word
+    served: Annotated[list[Served], Meta(max_length=SERVED_SHOWN)]
+    hardware: Hardware
+    engine: Label
+    start: Id = ""  # names this start of the worker; what follows counts from it
+    answered: Count = 0  # jobs whose whole answer the site's store took
+    refused: Count = 0  # jobs refused since start
+    stale: Count = 0  # writes that the fence refused since start
+    egress_refused: Count = 0  # connections that were not on a list, since start
+    egress: Annotated[list[Egress], Meta(max_length=EGRESS_SHOWN)] = []  # the latest of them
+    trusts: Annotated[list[Id], Meta(max_length=20)] = []  # ids of the control plane's keys that it believes
+    opens: Annotated[list[Id], Meta(max_length=20)] = []  # ids of the site's keys that it has
+    trouble: Line = ""  # for people: what keeps it from working that no deployment's `detail` says
 
 
 class KeyChange(msgspec.Struct, frozen=True, kw_only=True):
     """A worker's new identity: signed by the old key and by the new one (Purpose.IDENTITY). Keys raw, base64url."""
 
-    worker: str
-    site: str
-    old_key: str  # id
-    new_key: str  # Ed25519
-    box_key: str  # X25519
-    time: int
+    worker: Id
+    site: Id
+    old_key: Id
+    new_key: Id  # Ed25519
+    box_key: Id  # X25519
+    time: Seconds
 
 
 class RefusalCode(StrEnum):
@@ -202,12 +224,12 @@ class RefusalCode(StrEnum):
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     """A job that a worker would not run, and why; `code` is one of the RefusalCode texts."""
 
-    worker: str
-    site: str
-    job: str
-    attempt: int
-    code: str
-    time: int
+    worker: Id
+    site: Id
+    job: Id
+    attempt: Attempt
+    code: Word
+    time: Seconds
 
 
 def signed(signer: Signer, purpose: Purpose, message: msgspec.Struct) -> str:
@@ -216,11 +238,12 @@ def signed(signer: Signer, purpose: Purpose, message: msgspec.Struct) -> str:
 
 
 def checked(verifier: Verifier, purpose: Purpose, token: str, kind: type[Message]) -> Message:
-    """The message of a token whose signature and types hold. Raises BadToken."""
+    """The message of a token whose signature, types and bounds hold. Raises BadToken, which names the field."""
     try:
         return msgspec.convert(verifier.verify(purpose, token), kind)
     except msgspec.ValidationError as error:
-        raise BadToken(f"not a {kind.__name__}: {error}") from error
+        what = _PATTERN.sub(" of other characters", str(error))
+        raise BadToken(f"not a {kind.__name__}: {what}") from error
 
 
 def sha256_hex(data: bytes | str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from inference_worker.contract.bounds import line
 from inference_worker.engine.client import EngineClient, EngineLost
 
 
@@ -28,8 +29,8 @@ async def version(client: EngineClient) -> str:
     """For receipts: "vllm 0.32.0"."""
     try:
         status, body = await client.ask("GET", "/version", timeout=10)
-        return f"vllm {msgspec.json.decode(body, type=_Version).version}" if status == 200 else "vllm"
-    except (EngineLost, TimeoutError, msgspec.DecodeError):
+        return line(f"vllm {msgspec.json.decode(body, type=_Version).version}", 60) if status == 200 else "vllm"
+    except (EngineLost, TimeoutError, ValueError):
         return "vllm"
 
 

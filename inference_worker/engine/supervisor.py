@@ -22,6 +22,7 @@ from pathlib import Path
 import msgspec
 
 from inference_worker.contract import manifest
+from inference_worker.contract.bounds import line
 from inference_worker.contract.egress import Attempt
 from inference_worker.contract.messages import Assigned, Served
 from inference_worker.engine import flags, launch, probe
@@ -100,7 +101,7 @@ class Engine:
             state=self._state,
             running=self.running,
             capacity=self.capacity,
-            detail=self._detail,
+            detail=line(self._detail),
         )
 
     def begin_job(self) -> None:

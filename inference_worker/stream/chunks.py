@@ -10,13 +10,14 @@ from typing import Any
 
 import msgspec
 
+from inference_worker.contract.bounds import Tokens
 from inference_worker.contract.frames import Data, Role
 from inference_worker.contract.messages import Usage
 
 
 class _Counts(msgspec.Struct):
-    prompt_tokens: int = 0
-    completion_tokens: int | None = 0
+    prompt_tokens: Tokens = 0
+    completion_tokens: Tokens | None = 0
 
 
 class _Delta(msgspec.Struct):
@@ -58,7 +59,7 @@ class ErrorBody(msgspec.Struct, frozen=True):
 
 class _Answer(msgspec.Struct):
     usage: _Counts | None = None
-    count: int | None = None  # /tokenize
+    count: Tokens | None = None  # /tokenize
 
 
 class StreamFailed(Exception):

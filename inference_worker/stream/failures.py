@@ -9,6 +9,7 @@ import re
 
 import msgspec
 
+from inference_worker.contract.bounds import line
 from inference_worker.stream.chunks import EngineError, ErrorBody
 
 LONGEST = 500
@@ -52,7 +53,7 @@ def of_error(error: EngineError) -> Failure:
 
 def _refusal(status: int, error: EngineError) -> Failure:
     message = _without_input(error.message, error.param)
-    param = error.param.removeprefix("body.") if error.param else None
+    param = line(error.param.removeprefix("body.")) if error.param else None
     return Failure(status, _code(status, message), message, param)
 
 

@@ -62,6 +62,8 @@ class Leases:
             answers = await self._store.call(lambda: command, patience=1.0)
         except (StoreAway, RedisError):
             return
+        if not isinstance(answers, list) or len(answers) != len(jobs):
+            return  # no answer of the script's: the leases run out if that goes on
         for job, answer in zip(jobs, answers, strict=True):
             if answer in (scripts.OK, scripts.CANCELLED):
                 job.renewed = sent

@@ -26,6 +26,8 @@ from inference_worker.carrying import quick
 from inference_worker.carrying.hub import LoopWorker
 from inference_worker.carrying.pool import CoroutinePool, awaited
 from inference_worker.contract import keys, tls
+from inference_worker.contract.dumps import leave_no_dumps
+from inference_worker.contract.loggate import LogGate
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +53,8 @@ class Consumer(CeleryConsumer):
     def ensure_connected(self, conn: Any) -> Any:
         """Connect; Celery's own pauses grow to 30 s, longer than a broker takes to come back."""
 
-        def on_error(error: Exception, interval: float) -> None:
-            log.warning("the broker is away (%s); again in %.1f s", type(error).__name__, interval)
+        def on_error(error: Exception, _interval: float) -> None:
+            self.app.conf.kasbah_away(type(error).__name__)
 
         return conn.ensure_connection(
             on_error,
@@ -62,6 +64,23 @@ class Consumer(CeleryConsumer):
             interval_max=RECONNECT_LONGEST,
             callback=maybe_shutdown,
         )
+
+    def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
+        """What takes each message. One that it cannot take is dropped, and never comes again; the others go on."""
+        take = super().create_task_handler(*args, **kwargs)
+        lost: tuple[type[Exception], ...] = self.connection_errors  # type: ignore[attr-defined] # missing in the stubs
+
+        def on_task_received(message: Any) -> None:
+            try:
+                take(message)
+            except lost:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever it holds
+                # The type alone: a message, and so an error's text, may hold a ticket.
+                log.error("a message of the broker cannot be read (%s); it is dropped", type(error).__name__)  # noqa: TRY400
+                message.reject_log_error(log, lost)
+
+        return on_task_received
 
     def on_ready(self) -> None:
         """Connected, after every reconnect too."""
@@ -118,7 +137,8 @@ class Carrier:
     ) -> None:
         self._app, self._take, self._loop, self._amqp = make_app(broker), take, loop, is_amqp(broker)
         self._batched = kind == BATCHED or (not kind and not self._amqp)
-        self._app.conf.update(kasbah_connected=self._connected, kasbah_loop=loop)
+        self._app.conf.update(kasbah_connected=self._connected, kasbah_away=self._away, kasbah_loop=loop)
+        leave_no_dumps()
         if self._batched:
             quick.use()
             self._app.conf.broker_transport = TRANSPORT
@@ -129,11 +149,19 @@ class Carrier:
         self._consumed: dict[str, int] = {}  # the same, as RabbitMQ was told
         self._worker: Any = None
         self._stopping = False
+        self._gate = LogGate()
+        self.trouble = ""  # why the broker cannot be used now
         self._thread = threading.Thread(target=self._run, name="celery", daemon=True)
 
     def _wait(self, message: Any) -> None:
         """Body of the task in a thread."""
         asyncio.run_coroutine_threadsafe(self._take(message), self._loop).result()
+
+    def _away(self, reason: str) -> None:
+        """The broker cannot be reached; it is tried again."""
+        self.trouble = f"the broker is away ({reason})"
+        if self._gate.due("broker", reason):
+            log.warning("the broker is away (%s); it is tried again every second", reason)
 
     def start(self) -> None:
         """Begin; no queue is consumed yet."""
@@ -178,7 +206,9 @@ class Carrier:
 
     def _connected(self) -> None:
         """Anew, or again: what was told to a connection before this one is forgotten with it."""
-        self._consumed = {}
+        self._consumed, self.trouble = {}, ""
+        if self._gate.ended("broker"):
+            log.warning("the broker is back")
         self.apply()
 
     def stop(self, timeout: float) -> None:

@@ -14,7 +14,7 @@ import pytest
 from django.core.management import call_command
 from django.utils import timezone
 
-from inference_worker.contract.messages import Egress, Report
+from inference_worker.contract.messages import Egress, Hardware, Report
 from kasbah.audit.egress.models import EgressAttempt
 from kasbah.audit.services import egress
 from kasbah.common import rls
@@ -126,8 +126,9 @@ def test_what_a_worker_reports_is_added_up_and_believed_no_further() -> None:
         take_report(
             worker,
             Report(
-                worker=str(worker.id), site=str(site.id), sequence=1, time=1, state="active", served=[], hardware={},
-                engine="vllm", egress_refused=sum(each.count for each in attempts), egress=list(attempts),
+                worker=str(worker.id), site=str(site.id), sequence=1, time=1, state="active", served=[],
+                hardware=Hardware(), engine="vllm", egress=list(attempts),
+                egress_refused=sum(each.count for each in attempts),
             ),
         )  # fmt: skip
 

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from inference_worker.contract import frames, keys, scripts, sealing
 from inference_worker.contract.frames import Body, Done, Failed, Frame
 from inference_worker.contract.messages import (
+    Hardware,
     JobMessage,
     Payload,
     Receipt,
@@ -91,7 +92,7 @@ class StandIn:
         served = [Served(deployment=self.deployment, model_digest="", state=state, running=running, capacity=capacity)]
         report = Report(
             worker=self.worker, site=self.site, sequence=self.sequence, time=now(), state="active", served=served,
-            hardware={"cores": 2}, engine="stand-in",
+            hardware=Hardware(cores=2), engine="stand-in",
         )  # fmt: skip
         return signed(self.signer, Purpose.REPORT, msgspec.structs.replace(report, **changes))
 

@@ -100,6 +100,21 @@ async def test_a_report_of_another_key_is_not_believed() -> None:
     assert await ready(shelf, first) == ()
 
 
+async def test_report_that_is_not_believed_is_logged_once_with_names(caplog: pytest.LogCaptureFixture) -> None:
+    shelf, found = Shelf(), Capacity(lambda *_: 0)
+    private = os.urandom(32)
+    record = WorkerRecord(uuid4(), SITES[0], "gpu-1", Signer.from_raw(private).public.public_bytes_raw(), "enrolled")
+    standing = StandIn("redis://127.0.0.1:1", str(record.id), str(SITES[0]), private, b"", str(DEPLOYMENT))
+    found.set_workers([record])
+    for late in range(5):
+        shelf.tokens[keys.worker(standing.worker)] = standing.report(time=messages.now() + 300 + late)
+        await found.refresh(SITES[0], shelf, "paris")  # type: ignore[arg-type]
+    (said,) = caplog.messages
+    assert "worker gpu-1 at site paris" in said
+    assert "300 s ahead of" in said
+    standing.close()
+
+
 async def test_a_worker_that_is_gone_or_unknown() -> None:
     shelf = Shelf()
     record = worker(shelf, SITES[0])

@@ -255,7 +255,7 @@ async def test_a_reader_that_dies_is_started_again(
     monkeypatch.setattr(ReplyReader, "_turn", faulty)
     standing.append(taken, Data(CHUNK % b"a"))
     standing.append(taken, Data(CHUNK % b"b"))
-    await until(lambda: "The reader of replies failed" in caplog.text, 5)
+    await until(lambda: "The reader of the replies of site paris failed" in caplog.text, 5)
     standing.append(taken, Data(CHUNK % b"c"), standing.done(taken))
     assert (await answer).text == "abc"
 

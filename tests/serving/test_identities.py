@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from django.utils import timezone
 
-from inference_worker.contract.messages import KeyChange, Report, now, signed
+from inference_worker.contract.messages import Hardware, KeyChange, Report, now, signed
 from inference_worker.contract.signing import BadToken, Purpose, Signer, b64, key_id
 from kasbah.common import rls
 from kasbah.residency.models import SiteKey
@@ -70,7 +70,7 @@ class Changing:
         """A report of it that this key signed."""
         said = Report(
             worker=self.standing.worker, site=self.standing.site, sequence=1, time=now(), state="active", served=[],
-            hardware={}, engine="x",
+            hardware=Hardware(), engine="x",
         )  # fmt: skip
         return signed(signer, Purpose.REPORT, said)
 

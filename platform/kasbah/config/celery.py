@@ -12,6 +12,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "kasbah.config.settings")
 from django.conf import settings
 from django.db import connections
 
+from inference_worker.contract.dumps import leave_no_dumps
 from kasbah.common.checks import UnsafeDatabase, refuse_unsafe_role
 from kasbah.common.env import exit_on_wrong_setting
 from kasbah.config.egress import guard
@@ -23,6 +24,7 @@ OUTWARD = frozenset(
 )
 INWARD_THREADS = 3  # always free of them: for the sequencer, activations and what runs every hour
 
+leave_no_dumps()
 app = Celery("kasbah")
 with exit_on_wrong_setting():
     _ = settings.REDIS_URL  # loads the settings

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from uuid import UUID
 
 from inference_worker.contract import keys, messages
+from inference_worker.contract.bounds import TOKEN
+from inference_worker.contract.loggate import LogGate
 from inference_worker.contract.messages import Report, checked
 from inference_worker.contract.signing import BadToken, Purpose, Verifier
 from kasbah.serving.dispatch.store import Store
@@ -33,6 +35,7 @@ class Capacity:
         self._reports: dict[UUID, Report] = {}
         self._seen_at: dict[UUID, float] = {}
         self._open: frozenset[UUID] = frozenset()
+        self._gate = LogGate()
 
     def set_workers(self, workers: Iterable[WorkerRecord]) -> None:
         """The approved workers; reports of others are not believed."""
@@ -43,17 +46,20 @@ class Capacity:
         """The sites that take new jobs; nothing is sent to one that is cordoned or drained."""
         self._open = frozenset(sites)
 
-    async def refresh(self, site: UUID, store: Store) -> None:
-        """Look at the workers of one site. Raises StoreAway; what was known is forgotten after five seconds."""
+    async def refresh(self, site: UUID, store: Store, name: str = "") -> None:
+        """Look at the workers of one site, whose `name` is for the log; what was known is forgotten after five seconds.
+
+        Raises StoreAway.
+        """
         workers = [worker for worker in self._workers.values() if worker.site_id == site]
         values = await store.values([keys.worker(str(worker.id)) for worker in workers])
         if not workers:
             await store.ping()
         for worker, token in zip(workers, values, strict=True):
-            self._take(worker, token)
+            self._take(worker, token, name or str(site))
         self._seen_at[site] = time.monotonic()
 
-    def _take(self, worker: WorkerRecord, token: bytes | None) -> None:
+    def _take(self, worker: WorkerRecord, token: bytes | None, site: str) -> None:
         if token is None:
             self._reports.pop(worker.id, None)
             self._tokens.pop(worker.id, None)
@@ -61,9 +67,13 @@ class Capacity:
             self._tokens[worker.id] = token
             try:
                 self._reports[worker.id] = check_report(worker, token.decode())
+                self._gate.ended(str(worker.id))
             except (BadToken, UnicodeDecodeError) as error:
                 self._reports.pop(worker.id, None)
-                logger.warning("The report of worker %s is not believed: %s", worker.id, error)
+                # Housekeeping shows the reason to people; here it is logged once a kind.
+                kind = "clock" if isinstance(error, ClockOff) else str(error)
+                if self._gate.due(str(worker.id), kind):
+                    logger.warning("The report of worker %s at site %s is not believed: %s", worker.name, site, error)
 
     def is_up(self, site: UUID) -> bool:
         """Whether the site's store answered lately."""
@@ -94,11 +104,27 @@ class Capacity:
         return places - max(running, self._load(site, name)) if serves else None
 
 
+class ClockOff(BadToken):
+    """A report that is sound but for its time: `offset` seconds ahead of here, negative behind; or an old one."""
+
+    def __init__(self, offset: int) -> None:
+        super().__init__(f"its clock is {shown_offset(offset)}, or the report is an old one")
+        self.offset = offset
+
+
+def shown_offset(offset: int) -> str:
+    """For people."""
+    return f"{abs(offset)} s {'ahead of' if offset > 0 else 'behind'} the control plane's"
+
+
 def check_report(worker: WorkerRecord, token: str) -> Report:
-    """The report of a token that this worker signed just now. Raises BadToken."""
+    """The report of a token that this worker signed just now. Raises BadToken, of which ClockOff is one."""
+    if len(token) > TOKEN:
+        raise BadToken("it is too long")
     report = checked(Verifier.from_raw(*worker.valid_keys()), Purpose.REPORT, token, Report)
     if report.worker != str(worker.id) or report.site != str(worker.site_id):
         raise BadToken("the report names another worker or site")
-    if abs(report.time - messages.now()) > CLOCK_SKEW:
-        raise BadToken("the report is old; compare the clocks of the machines")
+    offset = report.time - messages.now()
+    if abs(offset) > CLOCK_SKEW:
+        raise ClockOff(offset)
     return report

@@ -16,7 +16,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -258,17 +258,17 @@ class Dispatcher:
 
     # --- answers in
 
-    def _deliver(self, entries: Iterable[Entry]) -> None:
-        for job, attempt, sequence, sealed in entries:
-            running = self._running.get(job)
-            if running is None:
-                continue
-            fed = running.feed(attempt, sequence, sealed)
-            self.counters[fed.value] += 1
-            if fed in {Fed.GAP, Fed.BAD}:
-                self._spawn(self.catch_up(running), "serving catch up")
-            elif running.terminal is not None and not running.ended:
-                self._conclude(running)
+    def _deliver(self, entry: Entry) -> None:
+        job, attempt, sequence, sealed = entry
+        running = self._running.get(job)
+        if running is None:
+            return
+        fed = running.feed(attempt, sequence, sealed)
+        self.counters[fed.value] += 1
+        if fed in {Fed.GAP, Fed.BAD}:
+            self._spawn(self.catch_up(running), "serving catch up")
+        elif running.terminal is not None and not running.ended:
+            self._conclude(running)
 
     def _resumed(self, site: UUID) -> None:
         """Anything may have been missed."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -26,14 +26,14 @@ class Link:
         record: SiteRecord,
         owner: str,
         timings: Timings,
-        deliver: Callable[[Iterable[Entry]], None],
+        deliver: Callable[[Entry], None],
         resumed: Callable[[UUID], None],
     ) -> None:
         self.record = record
         self.id: UUID = record.id
         self.store = Store(record.store_url, timings.store_timeout)
         self.carrier: Carrier = carrier(self.store, record.broker_url, record.store_url, timings.store_timeout)
-        self.reader = ReplyReader(record.store_url, owner, deliver, lambda: resumed(record.id))
+        self.reader = ReplyReader(record.store_url, owner, deliver, lambda: resumed(record.id), record.slug)
         self.offers: GroupCommit[Offer] = GroupCommit(self.carrier.send)
         self.away_since: float | None = None
         self.back_at = time.monotonic()

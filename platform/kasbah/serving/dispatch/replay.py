@@ -21,7 +21,7 @@ from inference_worker.contract.sealing import CannotOpen, FrameCipher
 from kasbah.common.errors import Unavailable
 from kasbah.residency.services import SiteRecord
 from kasbah.serving.dispatch.replies import SILENCE
-from kasbah.serving.dispatch.store import client_of
+from kasbah.serving.dispatch.store import client_of, sealed_frames
 from kasbah.serving.replysecret import reply_secret
 
 BLOCK_MS = 1000
@@ -44,7 +44,7 @@ async def replay(site: SiteRecord, job_id: UUID, attempt: int) -> AsyncGenerator
                     answer: Any = await client.xread({stream: last}, count=COUNT, block=BLOCK_MS)
                 found: list[Frame] = []
                 for entry, fields in answer[0][1] if answer else ():
-                    found += contract_frames.unpack(cipher.open(int(fields[b"s"]), fields[b"f"]))
+                    found += contract_frames.unpack(cipher.open(*sealed_frames(fields)))
                     last = entry
                 yield found
                 if found and contract_frames.is_terminal(found[-1]):

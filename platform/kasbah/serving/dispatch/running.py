@@ -76,6 +76,7 @@ class Running:
         self.relayed = False
         self.moving = False  # a new attempt is being made
         self.cancelled = False
+        self.unended_looks = 0  # that found the attempt marked as done in the store, without its last frame
         self.offered_at = self.started_at = time.monotonic()
         self.terminal: Done | Failed | None = None
         self._secret = secret
@@ -96,6 +97,7 @@ class Running:
         self._assembly = Assembly(self._secret, self.key, attempt)
         self._held = []
         self.terminal = None
+        self.unended_looks = 0
 
     def feed(self, attempt: int, sequence: int, sealed: bytes) -> Fed:
         """Take one entry in. A terminal frame is kept in `terminal` until the dispatcher calls `finish` or `again`."""

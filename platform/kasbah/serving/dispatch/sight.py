@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
+from uuid import UUID
 
 from inference_worker.contract.messages import RefusalCode
+from kasbah.serving.dispatch.store import DIGITS
 
 # Another worker, or the same one with a new ticket, may do what this one would not.
 TRY_AGAIN = frozenset(
@@ -35,15 +37,20 @@ class Sight:
 
     @classmethod
     def of(cls, answer: list[Any]) -> Sight:
-        """From the answer of the script."""
+        """From the answer of the script; what nobody here can have written counts as unknown to the store."""
         attempt, worker, left, done, cancelled, refused, waited, missed, after = answer
+        known = attempt.isdigit() and len(attempt) <= DIGITS
+        try:
+            holder = str(UUID(worker.decode())) if worker else ""
+        except ValueError:
+            known, holder = False, ""
         return cls(
-            attempt=int(attempt or 0),
-            worker=worker.decode(),
+            attempt=int(attempt) if known else 0,
+            worker=holder,
             lease_left_ms=int(left),
             done=bool(done),
             cancelled=bool(cancelled),
-            refused=refused.decode(),
+            refused=refused.decode("ascii", "replace"),
             waited_ms=int(waited),
             missed_ms=int(missed),
             after=int(after),

@@ -4,23 +4,48 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.retry import Retry
 
 from inference_worker.contract import keys, scripts
+from inference_worker.contract.sealing import CannotOpen
 
 Call = tuple[Sequence[str], Sequence[str | int | bytes]]  # keys and arguments of one call of a script
+DIGITS = 10  # of a sequence number or an attempt
+
+
+logger = logging.getLogger(__name__)
 
 
 class StoreAway(Exception):
     """The site's store did not answer in time, or refused; the message names no address and no password."""
+
+
+def sealed_frames(fields: Mapping[bytes, bytes]) -> tuple[int, bytes]:
+    """Sequence number and sealed frames of an entry of a stream. Raises CannotOpen where it holds none."""
+    number, sealed = fields.get(b"s", b""), fields.get(b"f")
+    if sealed is None or not number.isdigit() or len(number) > DIGITS:
+        raise CannotOpen("an entry of the stream holds no frames")
+    return int(number), sealed
+
+
+def _frames_of(job: str, entries: Sequence[tuple[bytes, Mapping[bytes, bytes]]]) -> list[tuple[int, bytes]]:
+    """What the entries of a job's stream hold; those that hold none are passed over, and told of."""
+    found = []
+    for _, fields in entries:
+        try:
+            found.append(sealed_frames(fields))
+        except CannotOpen as error:
+            logger.warning("Frames of job %s are passed over: %s", job, error)
+    return found
 
 
 def client_of(url: str, connections: int) -> Redis:
@@ -102,9 +127,12 @@ class Store:
         try:
             async with asyncio.timeout(self._timeout * 2):
                 entries: Any = await self.client.xrange(keys.frames(job, attempt))
+        except ResponseError as error:
+            logger.warning("The frames of job %s cannot be read: %s", job, error)
+            return []
         except (RedisError, OSError, TimeoutError) as error:
             raise StoreAway(type(error).__name__) from error
-        return [(int(fields[b"s"]), fields[b"f"]) for _, fields in entries]
+        return _frames_of(job, entries)
 
 
 class SyncStore:
@@ -135,17 +163,27 @@ class SyncStore:
             raise StoreAway(type(error).__name__) from error
 
     def values(self, names: Sequence[str]) -> list[bytes | None]:
-        """Each key's value. Raises StoreAway."""
-        return self._each("GET", [(name,) for name in names])
+        """Each key's value, None where it has none or is no string. Raises StoreAway."""
+        if not names:
+            return []
+        (values,) = self._each("MGET", [tuple(names)])
+        return list(values)
 
     def put(self, name: str, value: bytes | str, seconds: int | None = None) -> None:
         """Set a key, for so many seconds. Raises StoreAway."""
         self._each("SET", [(name, value) if seconds is None else (name, value, "EX", seconds)])
 
     def entries(self, stream: str, count: int) -> list[tuple[bytes, dict[bytes, bytes]]]:
-        """The first entries of a stream. Raises StoreAway."""
+        """The first entries of a stream; what else lies under its name goes. Raises StoreAway."""
         try:
-            entries: Any = self.client.xrange(stream, count=count)
+            try:
+                entries: Any = self.client.xrange(stream, count=count)
+            except ResponseError as error:
+                if "WRONGTYPE" not in str(error):
+                    raise
+                logger.warning("What lies at %s is no stream; it is removed", stream)
+                self.client.delete(stream)
+                entries = []
         except (RedisError, OSError) as error:
             raise StoreAway(type(error).__name__) from error
         return list(entries)
@@ -175,10 +213,13 @@ class SyncStore:
     def frames(self, job: str, attempt: int) -> list[tuple[int, bytes]]:
         """All (sequence, sealed frames) of one attempt. Raises StoreAway."""
         try:
-            found: Any = self.client.xrange(keys.frames(job, attempt))
+            entries: Any = self.client.xrange(keys.frames(job, attempt))
+        except ResponseError as error:
+            logger.warning("The frames of job %s cannot be read: %s", job, error)
+            return []
         except (RedisError, OSError) as error:
             raise StoreAway(type(error).__name__) from error
-        return [(int(fields[b"s"]), fields[b"f"]) for _, fields in found]
+        return _frames_of(job, entries)
 
     def last_frames(self, names: Sequence[tuple[str, int]]) -> list[tuple[int, bytes] | None]:
         """The last (sequence, sealed frames) of each (job, attempt). Raises StoreAway."""
@@ -186,10 +227,14 @@ class SyncStore:
             with self.client.pipeline(transaction=False) as pipeline:
                 for job, attempt in names:
                     pipeline.xrevrange(keys.frames(job, attempt), count=1)
-                answers = pipeline.execute()
+                answers = pipeline.execute(raise_on_error=False)
         except (RedisError, OSError) as error:
             raise StoreAway(type(error).__name__) from error
-        return [(int(answer[0][1][b"s"]), answer[0][1][b"f"]) if answer else None for answer in answers]
+        found = []
+        for (job, _), answer in zip(names, answers, strict=True):
+            entries = [] if isinstance(answer, ResponseError) else _frames_of(job, answer)
+            found.append(entries[0] if entries else None)
+        return found
 
 
 def look_call(job: str, deployment: str, *, listed: bool) -> Call:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from inference_worker.contract import keys
+from inference_worker.contract.bounds import line
 from kasbah.serving.dispatch.link import Link
 from kasbah.serving.dispatch.running import Running
 from kasbah.serving.dispatch.sight import Sight, Verdict, judge
@@ -16,6 +17,8 @@ from kasbah.serving.dispatch.store import CANCEL, StoreAway
 
 if TYPE_CHECKING:
     from kasbah.serving.dispatch.dispatcher import Dispatcher
+
+UNENDED_LOOKS = 5
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +43,7 @@ async def watch(dispatcher: Dispatcher, link: Link) -> None:
 async def look(dispatcher: Dispatcher, link: Link) -> None:
     """One look. Raises StoreAway."""
     reachable = await link.carrier.answers()
-    await dispatcher.capacity.refresh(link.id, link.store)
+    await dispatcher.capacity.refresh(link.id, link.store, link.record.slug)
     if not reachable:  # answers still come by the store, so that only new jobs must stay away
         dispatcher.capacity.is_down_now(link.id)
     young = time.monotonic() - dispatcher.timings.look / 2
@@ -54,8 +57,13 @@ async def look(dispatcher: Dispatcher, link: Link) -> None:
     for item, attempt, sight in zip(jobs, attempts, sights, strict=True):
         if item.ended or item.moving or item.attempt != attempt:
             continue  # it went on while the answer travelled
-        if await _is_lost(dispatcher, link, item, sight):
-            lost.append(item)
+        try:
+            if await _is_lost(dispatcher, link, item, sight):
+                lost.append(item)
+        except StoreAway:
+            raise
+        except Exception:  # whatever is wrong with it, the other jobs are looked after
+            logger.exception("The look after job %s at site %s failed", item.key, link.record.slug)
     if lost:
         logger.warning("%d attempts at site %s are lost", len(lost), link.record.slug)
         await dispatcher.again(lost)
@@ -65,6 +73,7 @@ async def _is_lost(dispatcher: Dispatcher, link: Link, item: Running, sight: Sig
     match judge(sight, item.attempt, grace_ms=dispatcher.timings.lease_ms):
         case Verdict.DONE:
             await dispatcher.catch_up(item)
+            _expect_end(link, item)
         case Verdict.RUNNING:
             item.worker = UUID(sight.worker)
             await _cancel_again(link, item, sight)
@@ -74,13 +83,23 @@ async def _is_lost(dispatcher: Dispatcher, link: Link, item: Running, sight: Sig
                 await link.store.run(CANCEL, [((keys.job(item.key),), ())])
                 item.fail(503, "no_capacity", "No worker took the job in time. Try again later.")
         case Verdict.REFUSED:
-            logger.error("A worker at site %s refused job %s: %s", link.record.slug, item.key, sight.refused)
+            logger.error("A worker at site %s refused job %s: %s", link.record.slug, item.key, line(sight.refused, 40))
             item.fail(403, "refused_by_worker", "The worker refused the job: it may not run where it was sent.")
         case Verdict.LOST:
             # After an outage workers get the time to renew: they held their leases all along.
             known = sight.attempt == item.attempt
             return not known or time.monotonic() - link.back_at > dispatcher.timings.lease
     return False
+
+
+def _expect_end(link: Link, item: Running) -> None:
+    """Give an attempt up whose store says that it is done, and never shows its last frame."""
+    if item.ended or item.terminal is not None:
+        return
+    item.unended_looks += 1
+    if item.unended_looks >= UNENDED_LOOKS:
+        logger.error("Job %s is done at site %s without a last frame", item.key, link.record.slug)
+        item.fail(502, "answer_altered", "The answer was altered on its way and is withheld.")
 
 
 async def _cancel_again(link: Link, item: Running, sight: Sight) -> None:
