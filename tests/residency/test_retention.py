@@ -131,10 +131,28 @@ class TestErasing:
             return real(*arguments)
 
         monkeypatch.setattr(erasure, "erase_batch", breaks)
-        with pytest.raises(DatabaseError, match="gone"):
-            run(home)
+        assert run(home) == 0  # it is logged, and other tenants' turn comes
         assert len(erased(home)) == 1
         assert run(home) == 1
+
+    def test_fault_of_one_tenant_stops_no_other(
+        self, home: factories.Household, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        policy(home)
+        store(home, days=40)
+        broken = factories.household()
+        real = retention._erase_of
+
+        def breaks(by: Any, tenant: Any) -> int:
+            if tenant.id == broken.tenant.id:
+                raise ValueError("a defect")
+            return real(by, tenant)
+
+        monkeypatch.setattr(retention, "_erase_of", breaks)
+        for tenants in ([broken.tenant, home.tenant], [broken.tenant]):
+            retention.erase_due(factories.SYSTEM.ref, tenants)
+        assert len(erased(home)) == 1
+        assert sum(f"The retention of tenant {broken.tenant.slug} failed" in each for each in caplog.messages) == 1
 
     def test_the_hourly_task_and_only_one_at_a_time(
         self, home: factories.Household, superuser: psycopg.Connection

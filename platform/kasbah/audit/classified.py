@@ -118,6 +118,7 @@ AUDITED: Mapping[str, frozenset[E]] = {
             E.WORKER_ENROLMENT_REFUSED,
             E.WORKER_LOST,
             E.WORKER_RESUMED,
+            E.WORKER_DUPLICATED,
             E.SITE_LOST,
             E.SITE_BACK,
             E.INFERENCE_REFUSED,

@@ -77,6 +77,7 @@ class SiteHealth(models.Model):
     alive = models.PositiveIntegerField(default=0)  # of those, heard of within seconds
     capacity = models.PositiveIntegerField(default=0)  # jobs that those can run at once
     running = models.PositiveIntegerField(default=0)
+    troubles = models.JSONField(default=list)  # what is wrong with its workers, in words
 
 
 class PolicyState(models.TextChoices):

@@ -7,11 +7,13 @@ import logging
 from celery import shared_task
 
 from kasbah.common.exclusive import exclusive
+from kasbah.common.isolation import Isolation
 from kasbah.identity.services import system
 from kasbah.residency import services
 from kasbah.residency.services import erasures, pruning, retention
 
 logger = logging.getLogger(__name__)
+isolation = Isolation(logger)
 
 
 @shared_task(name="residency.activate_policies")
@@ -27,7 +29,8 @@ def retain() -> None:
 
     Every hour.
     """
-    erasures.expire_due()
+    with isolation.apart("The end of requests to erase"):
+        erasures.expire_due()
     with exclusive(retention.EXCLUSIVE) as held:
         if held and (erased := retention.erase_due(system("retention").ref)):
             logger.info("Retention: %d records erased", erased)
@@ -36,7 +39,8 @@ def retain() -> None:
 @shared_task(name="residency.prune")
 def prune() -> None:
     """Remove events that pruning policies let go; end requests for such that nobody answered. Every hour."""
-    pruning.expire_due()
+    with isolation.apart("The end of requests to prune"):
+        pruning.expire_due()
     with exclusive(pruning.EXCLUSIVE) as held:
         if held:
             pruning.prune_due(system("pruning").ref)

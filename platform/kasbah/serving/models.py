@@ -75,6 +75,10 @@ class Worker(models.Model):
     egress = models.JSONField(default=list)  # contract.Egress of the last report: the latest destinations
     trusted_keys = models.JSONField(default=list)  # ids of the control plane's keys that it says it believes
     held_keys = models.JSONField(default=list)  # ids of the site's keys that it says it has
+    clock_offset = models.BigIntegerField(default=0)  # seconds ahead of the control plane's; 0: within the tolerance
+    starts = models.JSONField(default=list)  # [name of a start, time of its first report], the current one first
+    troubles = models.JSONField(default=list)  # what is wrong with it (housekeeping.troubles), for people
+    refusal_time = models.PositiveBigIntegerField(default=0)  # of its last believed refusal that names no job
     must_rotate = models.BooleanField(default=False)  # asked to replace its identity key
     assignment_revision = models.PositiveBigIntegerField(default=0)
     last_seen_at = models.DateTimeField(null=True)
@@ -174,6 +178,8 @@ class Job(models.Model):
     error_code = models.CharField(max_length=60, blank=True, default="")
     ticket = models.TextField(blank=True, default="")  # the signed token of the current attempt
     receipt = models.TextField(blank=True, default="")  # the worker's signed token
+    refused_attempt = models.PositiveIntegerField(default=0, db_default=0)  # of which a refusal is on record
+    replayed_attempt = models.PositiveIntegerField(default=0, db_default=0)  # of which a replay is on record
     created_at = models.DateTimeField(auto_now_add=True)
     finished_at = models.DateTimeField(null=True)
 

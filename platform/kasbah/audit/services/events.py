@@ -93,6 +93,7 @@ class EventType(StrEnum):
     WORKER_RESUMED = "worker.resumed"
     WORKER_LOST = "worker.lost"
     WORKER_REVOKED = "worker.revoked"
+    WORKER_DUPLICATED = "worker.duplicated"  # two processes run with one identity
     WORKER_KEY_ROTATION_ASKED = "worker.key_rotation_asked"
     WORKER_KEY_CHANGED = "worker.key_changed"
     LIMIT_SET = "limit.set"

@@ -29,6 +29,10 @@ ADDRESS = {
 class HealthShown(serializers.ModelSerializer[SiteHealth]):
     """What housekeeping found when it last looked. `broker_state`, `store_state`: ok, or the class of the error."""
 
+    troubles = serializers.ListField(
+        child=serializers.CharField(), read_only=True, help_text="What is wrong with its workers, each by name."
+    )
+
     class Meta:
         model = SiteHealth
         exclude = ["site"]

@@ -14,6 +14,7 @@ from kasbah.residency.models import Site, SiteHealth, SiteLife
 
 OK = "ok"
 WRITTEN_EVERY = timedelta(seconds=5)  # where nothing has changed
+TROUBLES_SHOWN = 20
 GONE = (SiteLife.LOST, SiteLife.UNREACHABLE)
 
 
@@ -27,6 +28,7 @@ class Look:
     alive: int = 0
     capacity: int = 0
     running: int = 0
+    troubles: tuple[str, ...] = ()  # what is wrong with its workers, each with the worker's name
 
     @property
     def life(self) -> SiteLife:
@@ -51,6 +53,7 @@ def note_health(site: Site, look: Look) -> bool:
             "alive": look.alive,
             "capacity": look.capacity,
             "running": look.running,
+            "troubles": list(look.troubles[:TROUBLES_SHOWN]),
         }
         changed = any(getattr(known, name) != value for name, value in found.items())
         if not changed and known.checked_at is not None and now - known.checked_at < WRITTEN_EVERY:

@@ -14,6 +14,7 @@ from kasbah.audit.models import PruningPolicy
 from kasbah.audit.services import ActorRef, Event, EventType, Resource, record
 from kasbah.common import rls, validation
 from kasbah.common.errors import Conflict, Invalid, NotFound
+from kasbah.common.isolation import Isolation
 from kasbah.common.requestid import current
 from kasbah.identity.models import Tenant
 from kasbah.identity.services import Actor, Permission, require, require_fresh_login, system
@@ -21,6 +22,7 @@ from kasbah.residency.services import asked
 from kasbah.residency.services.activation import lasts
 
 logger = logging.getLogger(__name__)
+isolation = Isolation(logger)
 EXCLUSIVE = "pruning"  # one run at a time
 MOST_DAYS = 36_500
 
@@ -100,9 +102,10 @@ def prune_due(by: ActorRef) -> int:
         policies = list(PruningPolicy.objects.filter(state=AskedState.APPROVED))
     total = 0
     for policy in policies:
-        while done := _batch(policy, by):
-            total += done
-            logger.info("Pruned %d events of tenant %s", done, policy.tenant_id)
+        with isolation.apart(f"The pruning of tenant {policy.tenant_id}"):
+            while done := _batch(policy, by):
+                total += done
+                logger.info("Pruned %d events of tenant %s", done, policy.tenant_id)
     return total
 
 

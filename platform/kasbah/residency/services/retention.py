@@ -17,12 +17,14 @@ from kasbah.audit.services import ActorRef
 from kasbah.audit.services.content import erasure
 from kasbah.common import rls
 from kasbah.common.errors import Unavailable
+from kasbah.common.isolation import Isolation
 from kasbah.identity.models import DataClass, Tenant
 from kasbah.residency.compiled import CompiledPolicy
 from kasbah.residency.services.loaders import policy_in_force
 
 EXCLUSIVE = "retention"  # one run at a time
 logger = logging.getLogger(__name__)
+isolation = Isolation(logger)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +56,11 @@ def erase_due(by: ActorRef, tenants: list[Tenant] | None = None) -> int:
     """
     total = 0
     for tenant in every_tenant() if tenants is None else tenants:
-        try:
-            total += _erase_of(by, tenant)
-        except Unavailable as error:
-            logger.error("Retention of tenant %s is left: %s", tenant.slug, error)  # noqa: TRY400 - the reason is enough
+        with isolation.apart(f"The retention of tenant {tenant.slug}"):
+            try:
+                total += _erase_of(by, tenant)
+            except Unavailable as error:
+                logger.error("Retention of tenant %s is left: %s", tenant.slug, error)  # noqa: TRY400 - the reason is enough
     return total
 
 

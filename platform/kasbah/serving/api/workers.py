@@ -41,6 +41,15 @@ class EgressShown(serializers.Serializer[Any]):
     last = serializers.IntegerField(help_text="Seconds since the epoch.")
 
 
+class TroubleShown(serializers.Serializer[Any]):
+    """Something that is wrong with a worker."""
+
+    code = serializers.CharField(help_text="clock, report, worker, engine, duplicate, stray or refuses.")
+    text = serializers.CharField(help_text="What it is, and the way out.")
+    since = serializers.IntegerField(help_text="Seconds since the epoch.")
+    seen = serializers.IntegerField(help_text="Seconds since the epoch; when it was last found.")
+
+
 class FormerKeyShown(serializers.ModelSerializer[FormerWorkerKey]):
     """A key that the worker has replaced: receipts of its time still verify."""
 
@@ -65,13 +74,15 @@ class WorkerShown(serializers.ModelSerializer[Worker]):
     former_keys = FormerKeyShown(many=True, read_only=True)
     served = ServedShown(many=True, read_only=True)
     egress = EgressShown(many=True, read_only=True)
+    troubles = TroubleShown(many=True, read_only=True)
     hardware = serializers.DictField(read_only=True)
 
     class Meta:
         model = Worker
         fields = [
             "id", "site", "name", "state", "alive", "engine", "capacity", "public_key", "fingerprint", "former_keys",
-            "hardware", "served", "refused", "stale_writes", "egress_refused", "egress", "last_seen_at", "created_at",
+            "hardware", "served", "troubles", "clock_offset", "refused", "stale_writes", "egress_refused", "egress",
+            "last_seen_at", "created_at",
         ]  # fmt: skip
 
     def get_public_key(self, worker: Worker) -> str:

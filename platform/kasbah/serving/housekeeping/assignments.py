@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,11 +15,17 @@ from inference_worker.contract.manifest import FileEntry
 from inference_worker.contract.messages import Assigned, Assignment, EngineSettings, SealedKey, checked, signed
 from inference_worker.contract.signing import BadToken, Purpose, Verifier, b64, key_id
 from kasbah.common import rls
+from kasbah.common.isolation import Isolation
 from kasbah.residency.models import Site, SiteState
 from kasbah.residency.services import ControlKeys, control_keys
 from kasbah.residency.services.site_keys import private_keys
+from kasbah.serving.dispatch.store import StoreAway
+from kasbah.serving.housekeeping import troubles
 from kasbah.serving.housekeeping.sites import Reached
 from kasbah.serving.models import Deployment, Job, JobState, Worker, WorkerState
+
+logger = logging.getLogger(__name__)
+isolation = Isolation(logger)
 
 STATES = {
     WorkerState.ENROLLED.value: "active",
@@ -48,8 +55,9 @@ def write(reached: Reached, workers: Sequence[Worker]) -> int:
         draft = Draft(worker, state, [] if revoked else wanted, {} if revoked else site_keys, control)
         said = _said(token, control)
         if said is None or draft.differs(said):
-            _write(reached, draft)
-            written += 1
+            with isolation.apart(f"The assignment of worker {worker.name} of site {reached.site.slug}", StoreAway):
+                _write(reached, draft)
+                written += 1
     return written
 
 
@@ -84,11 +92,16 @@ class Draft:
         """Whom the worker is to believe."""
         return [b64(key) for key in self.control.told]
 
+    @property
+    def notices(self) -> list[str]:
+        """What is wrong with the worker that its own log would not say."""
+        return troubles.texts(self.worker.troubles, troubles.TOLD)
+
     def differs(self, said: Assignment) -> bool:
         """Whether the worker was told something else. Boxes are new each time, so their names are compared."""
         return (
-            [said.state, said.deployments, said.control_keys, said.identity, said.rotate]
-            != [self.state, self.deployments, self.control_keys, self.identity, self.rotate]
+            [said.state, said.deployments, said.control_keys, said.identity, said.rotate, said.notices]
+            != [self.state, self.deployments, self.control_keys, self.identity, self.rotate, self.notices]
         ) or [item.key_id for item in said.site_keys] != list(self.site_keys)
 
     def signed(self, revision: int) -> str:
@@ -103,6 +116,7 @@ class Draft:
             site_keys=[self._sealed(private) for private in self.site_keys.values()],
             identity=self.identity,
             rotate=self.rotate,
+            notices=self.notices,
         )
         return signed(self.control.signer_for(self.worker.trusted_keys), Purpose.ASSIGNMENT, assignment)
 

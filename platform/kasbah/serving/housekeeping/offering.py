@@ -9,10 +9,12 @@ from uuid import UUID
 
 from django.db import connection
 
+from inference_worker.contract.loggate import LogGate
 from inference_worker.contract.messages import JobMessage
 from inference_worker.contract.signing import Signer, b64
 from kasbah.common import rls
-from kasbah.residency.models import SiteState
+from kasbah.common.isolation import Isolation
+from kasbah.residency.models import Site, SiteState
 from kasbah.residency.services import control_keys, tickets
 from kasbah.serving.dispatch.publisher import Offer
 from kasbah.serving.dispatch.store import StoreAway
@@ -25,6 +27,7 @@ BACKGROUND = "background"  # owner of jobs that no web process waits for
 BACKGROUND_LOOK = 1.0  # seconds between two looks at such a job
 
 logger = logging.getLogger(__name__)
+isolation, gate = Isolation(logger), LogGate()
 
 
 def resend(jobs: Sequence[Job], limits: Timings) -> int:
@@ -73,11 +76,19 @@ def offer(job_ids: Iterable[UUID]) -> None:
             by_site[job.site_id].append(_offer(job))
     for site in all_sites():
         if offers := by_site.get(site.id):
-            try:
-                with reach(site) as reached:
-                    reached.carrier.send(offers)
-            except StoreAway as error:
-                logger.warning("The store of site %s is away (%s); %d offers wait", site.slug, error, len(offers))
+            with isolation.apart(f"The offers for site {site.slug}"):
+                _send(site, offers)
+
+
+def _send(site: Site, offers: Sequence[Offer]) -> None:
+    try:
+        with reach(site) as reached:
+            reached.carrier.send(offers)
+    except StoreAway as error:
+        if gate.due(site.slug, type(error.__cause__ or error).__name__):
+            logger.warning("The store of site %s is away (%s); %d offers wait", site.slug, error, len(offers))
+    else:
+        gate.ended(site.slug)
 
 
 def _offer(job: Job) -> Offer:

@@ -11,10 +11,12 @@ from __future__ import annotations
 import logging
 from datetime import datetime, timedelta
 
+from django.db import transaction
 from django.utils import timezone
 
 from kasbah.audit.services import EventType, Outcome, Resource, answers, record
 from kasbah.common import rls
+from kasbah.common.isolation import Isolation
 from kasbah.identity.services import system
 from kasbah.serving.models import Reconciliation, Worker
 from kasbah.serving.services.events import event
@@ -23,6 +25,7 @@ LAG = timedelta(minutes=5)  # in which what was begun is committed
 SETTLED = timedelta(minutes=15)  # in which the sweeper has ended what nobody ends, unless a store is away
 
 logger = logging.getLogger(__name__)
+isolation = Isolation(logger)
 
 
 def reconcile(now: datetime | None = None) -> int:
@@ -32,12 +35,13 @@ def reconcile(now: datetime | None = None) -> int:
         rows = {row.worker_id: row for row in Reconciliation.objects.all()}
         compared = []
         for worker in Worker.objects.exclude(start=""):
-            row = rows.get(worker.id)
-            if row is None or row.start != worker.start:
-                _begin(worker, now)
-                continue
-            _compare(row, worker, now)
-            compared.append(row)
+            with isolation.apart(f"The reconciliation of worker {worker.name}"), transaction.atomic():
+                row = rows.get(worker.id)
+                if row is None or row.start != worker.start:
+                    _begin(worker, now)
+                else:
+                    _compare(row, worker, now)
+                    compared.append(row)
         if compared:
             _tell(compared)
     missing = sum(row.missing for row in compared)

@@ -1,97 +1,149 @@
-"""What workers say: enrolment, liveness, refusals. Nothing is believed without a signature of an enrolled worker."""
+"""What workers say of themselves, heard each second. Nothing is believed without a signature of an enrolled worker.
+
+Sites and workers are each looked at by themselves: what one says or does stops the look at no other.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
 
 import msgspec
 from django.utils import timezone
 
-from inference_worker.contract import keys
-from inference_worker.contract.messages import Refusal, RefusalCode, Report, checked
-from inference_worker.contract.signing import BadToken, Purpose, Verifier
-from kasbah.audit.services import EventType, Outcome, Resource, egress, record
+from inference_worker.contract import keys, messages
+from inference_worker.contract.messages import Report
+from inference_worker.contract.signing import BadToken
+from kasbah.audit.services import EventType, Resource, egress, record
 from kasbah.common import rls
+from kasbah.common.isolation import Isolation
 from kasbah.identity.services import system
 from kasbah.residency.models import Site
 from kasbah.residency.services import Look, note_health
-from kasbah.serving import receipts
-from kasbah.serving.dispatch.capacity import check_report
-from kasbah.serving.dispatch.store import REFUSE, StoreAway
-from kasbah.serving.housekeeping import assignments, brokers, enrol, identities, keyturn, workers_egress
+from kasbah.serving.dispatch.capacity import ClockOff, check_report
+from kasbah.serving.dispatch.store import StoreAway
+from kasbah.serving.housekeeping import assignments, brokers, keyturn, troubles, workers_egress
+from kasbah.serving.housekeeping.entries import Entries
 from kasbah.serving.housekeeping.identities import record_of
-from kasbah.serving.housekeeping.sites import Reached, all_sites, reach
-from kasbah.serving.models import LOST_AFTER, UNHEARD, Job, Worker, WorkerState
+from kasbah.serving.housekeeping.sites import Reached, all_sites, backoff, reach
+from kasbah.serving.housekeeping.troubles import Finding
+from kasbah.serving.models import LOST_AFTER, UNHEARD, Worker, WorkerState
 from kasbah.serving.services.events import event
 
 WRITTEN_EVERY = timedelta(seconds=5)  # a row whose worker says nothing new
-COUNT = 500
 
 logger = logging.getLogger(__name__)
+isolation = Isolation(logger)
+
+
+@dataclass(slots=True)
+class Heard:
+    """What one look at a site's workers found."""
+
+    workers: list[Worker]
+    reports: list[Report] = field(default_factory=list)
+
+    @property
+    def look(self) -> Look:
+        """Of the site."""
+        served = [each for report in self.reports for each in report.served if each.state == "ready"]
+        active = [report for report in self.reports if report.state == "active"]
+        takes = [each for report in active for each in report.served if each.state == "ready"]
+        return Look(
+            workers=len(self.workers),
+            alive=len(self.reports),
+            capacity=sum(each.capacity for each in takes),
+            running=sum(each.running for each in served),
+            troubles=tuple(
+                f"{worker.name}: {text}" for worker in self.workers for text in troubles.texts(worker.troubles)
+            ),
+        )
 
 
 def collect() -> Counter[str]:
     """One tick over all sites. Answers what was heard, by kind."""
-    egress.tell()
     heard: Counter[str] = Counter()
+    with isolation.apart("The ledger of egress"):
+        egress.tell()
     for site in all_sites():
-        with reach(site) as reached:
-            found = Look(broker=brokers.state(reached))
-            try:
-                found = replace(_collect_site(reached, heard), broker=found.broker)
-            except StoreAway as error:
-                heard["sites away"] += 1
-                found = replace(found, store=type(error.__cause__ or error).__name__)
-        if note_health(site, found):
-            logger.warning("Site %s is %s (broker %s, store %s)", site.slug, found.life, found.broker, found.store)
-    keyturn.turn_signing_keys()
+        if not backoff.due(site.id):
+            heard["sites away"] += 1
+            continue
+        with isolation.apart(f"The look at site {site.slug}"):
+            _look_at(site, heard)
+    with isolation.apart("The rotation of signing keys"):
+        keyturn.turn_signing_keys()
     return heard
 
 
+def _look_at(site: Site, heard: Counter[str]) -> None:
+    with reach(site) as reached:
+        broker, found = brokers.state(reached), Look()
+        try:
+            found = replace(_collect_site(reached, heard), broker=broker)
+            backoff.answered(site.id)
+        except StoreAway as error:
+            heard["sites away"] += 1
+            backoff.failed(site.id)
+            found = replace(found, broker=broker, store=type(error.__cause__ or error).__name__)
+    if note_health(site, found):
+        logger.warning("Site %s is %s (broker %s, store %s)", site.slug, found.life, found.broker, found.store)
+
+
 def _collect_site(reached: Reached, heard: Counter[str]) -> Look:
-    heard += _read_stream(reached)
-    workers = _workers(reached.site)
-    tokens = reached.store.values([keys.worker(str(worker.id)) for worker in workers])
-    reports = []
-    for worker, token in zip(workers, tokens, strict=True):
-        report = _believed(worker, token)
-        if report is not None:
-            heard["reports"] += 1
-            take_report(worker, report)
-            reports.append(report)
-        else:
-            notice_silence(worker)
-    keyturn.turn_site_keys(reached.site, workers)
-    assignments.write(reached, workers)
-    served = [each for report in reports for each in report.served if each.state == "ready"]
-    takes = [each for report in reports if report.state == "active" for each in report.served if each.state == "ready"]
-    return Look(
-        workers=len(workers),
-        alive=len(reports),
-        capacity=sum(each.capacity for each in takes),
-        running=sum(each.running for each in served),
-    )
+    """Read what lies there, hear each worker, and tell each what to do. Raises StoreAway."""
+    site = reached.site
+    heard += Entries(reached).read()
+    found = Heard(_workers(site))
+    tokens = reached.store.values([keys.worker(str(worker.id)) for worker in found.workers])
+    for worker, token in zip(found.workers, tokens, strict=True):
+        with isolation.apart(f"The report of worker {worker.name} of site {site.slug}"):
+            if (report := _hear(worker, token)) is not None:
+                heard["reports"] += 1
+                found.reports.append(report)
+    with isolation.apart(f"The rotation of the keys of site {site.slug}"):
+        keyturn.turn_site_keys(site, found.workers)
+    with isolation.apart(f"The assignments of site {site.slug}", StoreAway):
+        assignments.write(reached, found.workers)
+    return found.look
+
+
+def _hear(worker: Worker, token: bytes | None) -> Report | None:
+    """The report of a worker, written down; None where there is none that is believed."""
+    found: list[Finding] = []
+    report: Report | None = None
+    before = (worker.clock_offset, list(worker.starts))
+    if token is not None:
+        try:
+            report = check_report(record_of(worker), token.decode("ascii"))
+        except ClockOff as error:
+            found = troubles.of_clock(worker, error.offset)
+        except (BadToken, UnicodeDecodeError) as error:
+            found = [Finding(troubles.REPORT, f"its report is refused: {error}")]
+    if report is not None:
+        offset = report.time - messages.now()
+        found = [*troubles.of_clock(worker, offset), *troubles.of_report(worker, report)]
+    names = ("clock_offset", "starts")
+    fields = [name for name, old in zip(names, before, strict=True) if getattr(worker, name) != old]
+    with rls.platform_scope():
+        fields += troubles.note(worker, found, whole=token is not None)
+        if fields:
+            worker.save(update_fields=fields)
+    if report is None:
+        notice_silence(worker)
+    else:
+        take_report(worker, report)
+    return report
 
 
 def _workers(site: Site) -> list[Worker]:
     """Those that were approved and not revoked: nobody else is heard or told anything."""
     with rls.platform_scope():
-        return list(Worker.objects.filter(site=site).exclude(state__in=UNHEARD).prefetch_related("former_keys"))
-
-
-def _believed(worker: Worker, token: bytes | None) -> Report | None:
-    if token is None:
-        return None
-    try:
-        return check_report(record_of(worker), token.decode())
-    except (BadToken, UnicodeDecodeError) as error:
-        logger.warning("The report of worker %s is not believed: %s", worker.id, error)
-        return None
+        rows = Worker.objects.filter(site=site).exclude(state__in=UNHEARD).select_related("site")
+        return list(rows.prefetch_related("former_keys"))
 
 
 def take_report(worker: Worker, report: Report) -> None:
@@ -99,16 +151,16 @@ def take_report(worker: Worker, report: Report) -> None:
     now = timezone.now()
     said: dict[str, Any] = {
         "served": msgspec.to_builtins(report.served),
-        "hardware": report.hardware,
-        "engine": report.engine[:60],
+        "hardware": msgspec.to_builtins(report.hardware),
+        "engine": report.engine,
         "start": report.start[:32],
-        "answered": workers_egress.count(report.answered),
+        "answered": report.answered,
         "refused": report.refused,
         "stale_writes": report.stale,
-        "egress_refused": workers_egress.count(report.egress_refused),
+        "egress_refused": report.egress_refused,
         "egress": workers_egress.sound(report.egress),
-        "trusted_keys": report.trusts[:20],
-        "held_keys": report.opens[:20],
+        "trusted_keys": report.trusts,
+        "held_keys": report.opens,
     }
     changed = [name for name, value in said.items() if getattr(worker, name) != value]
     back = worker.state == WorkerState.LOST
@@ -140,67 +192,3 @@ def _set_state(worker: Worker, before: WorkerState, after: WorkerState, kind: Ev
         worker.state = after
         resource = Resource("worker", str(worker.id))
         record(event(kind, system("housekeeping"), resource, site=str(worker.site_id), worker=str(worker.id)))
-
-
-def _read_stream(reached: Reached) -> Counter[str]:
-    """Take what lies in the stream of reports; an entry is removed once it is dealt with, so none is missed."""
-    heard: Counter[str] = Counter()
-    entries = reached.store.entries(keys.REPORTS, COUNT)
-    for _, fields in entries:
-        for name, value in fields.items():
-            kind = name.decode("ascii", "replace")
-            heard[kind] += 1
-            try:
-                _take(reached, kind, value)
-            except (BadToken, ValueError) as error:  # a broker is not trusted: bad entries are expected
-                heard["not believed"] += 1
-                logger.warning("An entry (%s) of the reports of site %s is refused: %s", kind, reached.site.slug, error)
-    reached.store.remove(keys.REPORTS, [entry for entry, _ in entries])
-    return heard
-
-
-def _take(reached: Reached, kind: str, value: bytes) -> None:
-    if kind == keys.ENROL:
-        enrol.answer(reached, value)
-    elif kind == keys.KEY_CHANGE:
-        identities.take_change(reached.site, value.decode())
-    elif kind == keys.REFUSAL:
-        take_refusal(reached, value.decode())
-    elif kind != keys.REPORT:  # liveness keys say the same, and later
-        raise BadToken("an entry of no known kind")
-
-
-def take_refusal(reached: Reached, token: str) -> None:
-    """Record that a worker would not run a job, and let its dispatcher or the sweeper see it. Raises BadToken."""
-    known = receipts.keys_of({worker.id: record_of(worker) for worker in _workers(reached.site)})
-    signer, public_key = receipts.signer_of(token, known)
-    refusal = checked(Verifier.from_raw(public_key), Purpose.REPORT, token, Refusal)
-    if refusal.worker != str(signer.id) or refusal.site != str(reached.site.id):
-        raise BadToken("the refusal names another worker or site")
-    code = refusal.code if refusal.code in set(RefusalCode) else "unknown"
-    with rls.platform_scope():
-        job_id = _uuid(refusal.job)
-        job = Job.objects.filter(pk=job_id).only("tenant_id").first() if job_id else None
-        record(
-            event(
-                EventType.INFERENCE_REFUSED,
-                system("housekeeping"),
-                Resource("job", str(job.id) if job else ""),
-                tenant=job.tenant_id if job else None,
-                site=refusal.site,
-                worker=refusal.worker,
-                reason=code,
-                outcome=Outcome.DENIED,
-                attempt=refusal.attempt,
-            )
-        )
-    if job is not None and code != RefusalCode.REPLAYED:
-        reached.store.run(REFUSE, [((keys.job(str(job.id)),), (refusal.attempt, code))])
-
-
-def _uuid(text: str) -> UUID | None:
-    """None where a worker could not even read the job's id."""
-    try:
-        return UUID(text)
-    except ValueError:
-        return None

@@ -11,8 +11,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from uuid import UUID
 
-import msgspec
-
 from inference_worker.contract import frames as contract_frames
 from inference_worker.contract.frames import Data, Role
 from inference_worker.contract.sealing import CannotOpen, FrameCipher
@@ -49,7 +47,7 @@ def _said(reached: Reached, job: UUID, attempt: int) -> bytes:
             for frame in contract_frames.unpack(cipher.open(sequence, sealed)):
                 if isinstance(frame, (Data, Role)):
                     form.add(frame.chunk)
-    except (CannotOpen, msgspec.MsgspecError) as error:
+    except (CannotOpen, ValueError) as error:  # msgspec's errors too
         # No web process hands on what comes after a frame that does not open.
         logger.warning("The answer of job %s is kept as far as it can be read: %s", job, error)
     return form.bytes()

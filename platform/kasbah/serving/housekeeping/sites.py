@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from uuid import UUID
 
 from kasbah.common import rls
 from kasbah.residency.models import Site
@@ -12,6 +14,9 @@ from kasbah.residency.services import broker_url, store_url
 from kasbah.serving.dispatch.carriers import SyncCarrier
 from kasbah.serving.dispatch.store import SyncStore
 from kasbah.serving.timings import timings
+
+SOON = 4  # failures in a row from which on a site is asked less often
+LONGEST_PAUSE = 15.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +26,30 @@ class Reached:
     site: Site
     store: SyncStore
     carrier: SyncCarrier
+
+
+class SiteBackoff:
+    """Sites whose stores do not answer are asked ever more seldom by this process: each question costs a time-out."""
+
+    def __init__(self) -> None:
+        self._failed: dict[UUID, tuple[int, float]] = {}  # how often in a row, and until when it is left alone
+
+    def due(self, site: UUID) -> bool:
+        """Whether to ask it now."""
+        return time.monotonic() >= self._failed.get(site, (0, 0.0))[1]
+
+    def failed(self, site: UUID) -> None:
+        """It did not answer. The first few times it is asked again at once: most outages are short."""
+        count = self._failed.get(site, (0, 0.0))[0] + 1
+        pause = 0.0 if count < SOON else min(2.0 ** (count - SOON), LONGEST_PAUSE)
+        self._failed[site] = count, time.monotonic() + pause
+
+    def answered(self, site: UUID) -> None:
+        """It is back."""
+        self._failed.pop(site, None)
+
+
+backoff = SiteBackoff()
 
 
 def all_sites() -> list[Site]:

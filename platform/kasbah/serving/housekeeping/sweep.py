@@ -13,16 +13,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
-import msgspec
-from django.db import connection
+from django.db import DataError, IntegrityError, connection
 from django.db.models.functions import Now
 
 from inference_worker.contract import frames as contract_frames
 from inference_worker.contract import keys
 from inference_worker.contract.frames import Done, Failed
+from inference_worker.contract.loggate import LogGate
 from inference_worker.contract.sealing import CannotOpen, FrameCipher
 from inference_worker.contract.signing import BadToken
 from kasbah.common import rls
+from kasbah.common.isolation import Isolation
+from kasbah.residency.models import Site
 from kasbah.serving import receipts
 from kasbah.serving.dispatch.running import outcome_of
 from kasbah.serving.dispatch.sight import Sight, Verdict, judge
@@ -30,7 +32,7 @@ from kasbah.serving.dispatch.store import CANCEL, StoreAway
 from kasbah.serving.housekeeping.identities import record_of
 from kasbah.serving.housekeeping.offering import BACKGROUND, BACKGROUND_LOOK, resend
 from kasbah.serving.housekeeping.said import with_answers
-from kasbah.serving.housekeeping.sites import Reached, all_sites, reach
+from kasbah.serving.housekeeping.sites import Reached, all_sites, backoff, reach
 from kasbah.serving.models import UNHEARD, Job, JobState, Worker
 from kasbah.serving.records import Outcome, SettledJob, WorkerRecord
 from kasbah.serving.replysecret import reply_secret
@@ -42,6 +44,7 @@ BATCH = 2000
 SETTLE_BATCH = 250
 
 logger = logging.getLogger(__name__)
+isolation, gate = Isolation(logger), LogGate()
 
 
 @dataclass
@@ -69,13 +72,25 @@ def sweep() -> Counter[str]:
         if site is None:
             done += _settle([ended(job, JobState.FAILED, "site_gone") for job in group])
             continue
-        try:
-            with reach(site) as reached:
-                done += _sweep_site(reached, group, limits)
-        except StoreAway as error:
-            # Nothing is lost: the rows stay as they are and are looked at again.
-            logger.warning("The store of site %s is away (%s); %d jobs wait", site.slug, error, len(group))
-            done["waiting for a site"] += len(group)
+        with isolation.apart(f"The sweep of site {site.slug}"):
+            done += _sweep_reached(site, group, limits)
+    return done
+
+
+def _sweep_reached(site: Site, jobs: Sequence[Job], limits: Timings) -> Counter[str]:
+    """Those of one site, if its store answers. Nothing is lost else: the rows stay and are looked at again."""
+    if not backoff.due(site.id):
+        return Counter({"waiting for a site": len(jobs)})
+    try:
+        with reach(site) as reached:
+            done = _sweep_site(reached, jobs, limits)
+    except StoreAway as error:
+        backoff.failed(site.id)
+        if gate.due(site.slug, type(error.__cause__ or error).__name__):
+            logger.warning("The store of site %s is away (%s); %d jobs wait", site.slug, error, len(jobs))
+        return Counter({"waiting for a site": len(jobs)})
+    backoff.answered(site.id)
+    gate.ended(site.slug)
     return done
 
 
@@ -155,7 +170,7 @@ def _read_last_words(plan: Plan, reached: Reached, limits: Timings) -> None:
         try:
             frame = _open(job, box)
             worker = _believe(job, frame, workers)
-        except (CannotOpen, BadToken, msgspec.MsgspecError) as error:
+        except (CannotOpen, BadToken, ValueError) as error:  # msgspec's errors too
             logger.warning("The last frame of job %s is not believed: %s", job.id, error)
             plan.settle.append(ended(job, JobState.FAILED, "bad_receipt"))
             continue
@@ -170,7 +185,8 @@ def _open(job: Job, box: tuple[int, bytes] | None) -> Done | Failed:
         raise CannotOpen("the store no longer has it")
     sequence, sealed = box
     opened = FrameCipher(reply_secret(job.id), str(job.id), job.attempt).open(sequence, sealed)
-    frame = contract_frames.unpack(opened)[-1]
+    frames = contract_frames.unpack(opened)
+    frame = frames[-1] if frames else None
     if not isinstance(frame, (Done, Failed)):
         raise CannotOpen("the last frame is not a terminal one")
     return frame
@@ -225,10 +241,18 @@ def _settle(jobs: Sequence[SettledJob]) -> Counter[str]:
     done: Counter[str] = Counter()
     for start in range(0, len(jobs), SETTLE_BATCH):
         batch = jobs[start : start + SETTLE_BATCH]
-        stale = settle(batch)
-        done["settled"] += len(batch) - len(stale)
-        done["stale"] += len(stale)
+        try:
+            done += _settle_together(batch)
+        except (DataError, IntegrityError):  # of one of them; nothing of the batch was written
+            for job in batch:
+                with isolation.apart(f"The settlement of job {job.outcome.job_id}"):
+                    done += _settle_together([job])
     return done
+
+
+def _settle_together(jobs: Sequence[SettledJob]) -> Counter[str]:
+    stale = settle(jobs)
+    return Counter({"settled": len(jobs) - len(stale), "stale": len(stale)})
 
 
 def _extend(jobs: Sequence[tuple[Job, float]]) -> None:

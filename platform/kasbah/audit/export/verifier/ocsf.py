@@ -46,6 +46,7 @@ SEVERITIES = {
     "legal_hold.released": 3,
     "site.lost": 3,
     "worker.lost": 3,
+    "worker.duplicated": 4,
     "baseline.activated": 3,
     "policy.activated": 3,
 }

@@ -57,5 +57,6 @@ def line(site: Site) -> Facts:
         "running": f"{found.running} of {found.capacity}",
         "broker": found.broker_state,
         "store": found.store_state,
+        "trouble": found.troubles,
         "checked_at": found.checked_at,
     }

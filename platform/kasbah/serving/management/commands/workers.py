@@ -12,6 +12,7 @@ from inference_worker.contract.signing import fingerprint
 from kasbah.common.commands import Facts, KasbahCommand, uuid_argument
 from kasbah.identity.commands import command_actor
 from kasbah.serving import services
+from kasbah.serving.housekeeping import troubles
 from kasbah.serving.models import Worker, WorkerState
 
 VERBS = {
@@ -75,6 +76,8 @@ def line(worker: Worker) -> Facts:
         "alive": worker.alive,
         "serves": [f"{served['deployment']} ({served['state']})" for served in worker.served],
         "capacity": worker.capacity,
+        "trouble": troubles.texts(worker.troubles),
+        "clock_offset_s": worker.clock_offset,
         "refused": worker.refused,
         "engine": worker.engine,
         "fingerprint": fingerprint(bytes(worker.public_key)),
