@@ -18,7 +18,7 @@ from rest_framework.test import APIClient
 import kasbah
 from inference_worker.contract.signing import Signer
 from kasbah.audit.classified import ANYWHERE, AUDITED, UNRECORDED
-from kasbah.audit.models import Intake
+from kasbah.audit.models import Cursor, Intake
 from kasbah.audit.services import EventType
 from kasbah.audit.services.receipts import ring
 from kasbah.common import rls
@@ -387,6 +387,9 @@ def test_each_recorded_command_leaves_its_event(
     run("auditlog", "rotate-key")
     shutil.rmtree(audit_folder / "memory")
     run("auditlog", "trust", "--log", "test/audit/system")
+    with rls.platform_scope():
+        Cursor.objects.update(system_identifier="1")
+    run("auditlog", "moved")
     commands.assert_all(lambda name: name.startswith("command ") and name != "command bootstrap_demo")
 
 

@@ -135,9 +135,9 @@ def test_the_intake_keeps_the_commit_order(superuser: psycopg.Connection) -> Non
         "SELECT xid::text, count(*) FROM audit_intake GROUP BY xid ORDER BY xid"
     ).fetchall()
     assert [count for _, count in transactions] == [2, 2]
-    plan = superuser.execute("SELECT indexdef FROM pg_indexes WHERE indexname = 'audit_intake_commit_order'").fetchone()
+    plan = superuser.execute("SELECT indexdef FROM pg_indexes WHERE indexname = 'audit_intake_era_order'").fetchone()
     assert plan is not None
-    assert "(xid, id)" in plan[0]
+    assert "(era, xid, id)" in plan[0]
 
 
 def test_a_missing_application_role_is_said_plainly(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,10 +42,11 @@ PINNED: Mapping[str, str] = {
     "default_transaction_deferrable": "off",
     "synchronous_commit": "on",  # an intent is on disk before anything is dispatched
     "exit_on_error": "off",
-    # Callers have deadlines of their own. A session that ends by itself in between loses locks and announcements.
+    # Callers have deadlines of their own. A session that ends by itself in between loses locks and announcements; one
+    # that hangs within a transaction holds up the sequencer.
     "statement_timeout": "0",
     "lock_timeout": "0",
-    "idle_in_transaction_session_timeout": "0",
+    "idle_in_transaction_session_timeout": "1min",
     "idle_session_timeout": "0",
 }
 # What a client may not set or not every server knows, as it must be; a server that has no such setting is right.

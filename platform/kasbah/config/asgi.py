@@ -18,13 +18,16 @@ from kasbah.common.env import exit_on_wrong_setting
 with exit_on_wrong_setting():
     _django = get_asgi_application()
 
+from kasbah.audit.services import clusters
 from kasbah.config.front import Front
 from kasbah.config.preflight import check_settings
 from kasbah.gateway.app import create_app
 
 with exit_on_wrong_setting():
     check_settings()
-# Whatever server imports this, it does not serve in a role that row-level security does not hold.
+# Whatever server imports this, it does not serve in a role that row-level security does not hold, nor on a database
+# that was moved and that nobody vouched for.
 refuse_unsafe_role()
+clusters.refuse_other()
 
 application = Front(create_app(), _django)

@@ -65,6 +65,7 @@ def _begin_safely(sender: Any = None, **_: object) -> None:
     """
     if sender.app is not app:
         return
+    from kasbah.audit.services import clusters
     from kasbah.config.preflight import check_settings
 
     with exit_on_wrong_setting():
@@ -72,6 +73,7 @@ def _begin_safely(sender: Any = None, **_: object) -> None:
         check_settings()
     try:
         refuse_unsafe_role()
+        clusters.refuse_other()
     except UnsafeDatabase as error:
         raise SystemExit(str(error)) from error  # Celery logs what else a receiver raises, and goes on
 

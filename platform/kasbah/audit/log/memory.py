@@ -12,6 +12,8 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from django.conf import settings
+
 from kasbah.audit.log.merkle import Frontier
 from kasbah.audit.log.note import Checkpoint
 from kasbah.audit.log.tiles import write_whole
@@ -26,6 +28,11 @@ class Memory:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+
+    @classmethod
+    def of_installation(cls) -> Memory:
+        """The one in KASBAH_AUDIT_DIR."""
+        return cls(Path(settings.AUDIT_DIR) / "memory")
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:

@@ -153,6 +153,9 @@ class Cursor(models.Model):
 
     id = models.PositiveSmallIntegerField(primary_key=True)
     event_id = models.UUIDField()
+    era = models.PositiveIntegerField(db_default=0)
+    system_identifier = models.CharField(max_length=20, db_default="")  # of the cluster that `xid` is of; "": unknown
+    timeline = models.PositiveIntegerField(db_default=0)
 
     class Meta:
         db_table = "audit_cursor"

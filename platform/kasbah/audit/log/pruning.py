@@ -28,7 +28,9 @@ SELECT log_id, index, hash FROM audit_prunable WHERE policy_id = %s ORDER BY eve
 TOLD = """
 SELECT told.id, told.event FROM audit_intake AS told WHERE told.type = %s AND told.id = ANY(%s) AND (
     EXISTS (SELECT FROM audit_leaf AS leaf WHERE leaf.event_id = told.id AND leaf.log_id = %s)
-    OR told.tenant_id = %s AND (told.xid, told.id) > (SELECT reached.xid, reached.event_id FROM audit_cursor AS reached)
+    OR told.tenant_id = %s AND (told.era, told.xid, told.id) > (
+        SELECT reached.era, reached.xid, reached.event_id FROM audit_cursor AS reached
+    )
 )
 """
 PRUNE = "SELECT audit_prune(%s, %s, %s::bigint[], %s::bigint[])"

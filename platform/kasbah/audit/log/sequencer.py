@@ -17,7 +17,7 @@ from django.db import connection
 from django.db.models import F, Q
 from django.utils import timezone
 
-from kasbah.audit.log import keys
+from kasbah.audit.log import cluster, keys
 from kasbah.audit.log.memory import Memory
 from kasbah.audit.log.merkle import Frontier, range_root
 from kasbah.audit.log.models import Leaf, Log, SignedCheckpoint
@@ -34,20 +34,29 @@ ANCHOR = timedelta(seconds=60)  # a tenant's checkpoint goes into the system log
 LOCK = "SELECT pg_try_advisory_xact_lock(hashtextextended('kasbah.audit.sequencer', 0))"
 WAIT = LOCK.replace("pg_try_", "pg_")  # for the sequencer to end its run, and keep it from the next
 # A commit can no longer slip in before a row whose transaction is older than every one that runs; `id > last` alone
-# would skip what commits late.
+# would skip what commits late. Of earlier eras (kasbah.audit.log.cluster) every transaction has ended. The leaves say
+# what has a place; the cursor says where to begin to look.
 NEXT = """
-    SELECT id, tenant_id, sha256(decode('00', 'hex') || event), xid::text AS written FROM audit_intake
-    WHERE (xid, id) > (%s::text::xid8, %s) AND xid < pg_snapshot_xmin(pg_current_snapshot())
-    ORDER BY audit_intake.xid, id LIMIT %s
+    SELECT id, tenant_id, sha256(decode('00', 'hex') || event), era, xid::text AS written FROM audit_intake
+    WHERE (era, xid, id) > (%s, %s::text::xid8, %s)
+    AND (era < (SELECT audit_era()) OR xid < pg_snapshot_xmin(pg_current_snapshot()))
+    AND NOT EXISTS (SELECT FROM audit_leaf AS leaf WHERE leaf.event_id = audit_intake.id)
+    ORDER BY era, audit_intake.xid, id LIMIT %s
 """
 UNPLACED = """
     SELECT count(*) FROM audit_intake
-    WHERE (xid, id) > (%s::text::xid8, %s) AND tenant_id IS NOT DISTINCT FROM %s
+    WHERE (era, xid, id) > (%s, %s::text::xid8, %s) AND tenant_id IS NOT DISTINCT FROM %s
+    AND NOT EXISTS (SELECT FROM audit_leaf AS leaf WHERE leaf.event_id = audit_intake.id)
 """
+# What the cursor has gone past without giving it a place: none, as long as ids only grow.
+PASSED_OVER = UNPLACED.replace("(era, xid, id) >", "(era, xid, id) <=")
 INSERT_LEAVES = """
     INSERT INTO audit_leaf (event_id, tenant_id, log_id, index, hash)
     SELECT e, t, l, i, h FROM unnest(%s::uuid[], %s::uuid[], %s::uuid[], %s::bigint[], %s::bytea[]) AS u(e, t, l, i, h)
 """
+
+START = (0, "0", UUID(int=0))
+_Row = tuple[UUID, UUID | None, bytes, int, str]  # event, tenant, leaf, era, transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +80,14 @@ class _Grown:
 def sequence(limit: int = BATCH) -> Sequenced:
     """Give committed events their places, at most `limit`. Does nothing when another sequencer is at work.
 
-    Raises memory.SignerRefuses.
+    Raises memory.SignerRefuses, of which cluster.OtherCluster is one.
     """
-    memory = Memory(folder() / "memory")
+    memory = Memory.of_installation()
     with memory.lock(), rls.platform_scope():
         if not _alone():
             return Sequenced(0, 0, more=False)
+        place = cluster.find()
+        place.refuse()
         rows = _next(limit)
         grown = [_grow(tenant, of) for tenant, of in _by_tenant(rows).items()]
         for log in grown:
@@ -88,6 +99,7 @@ def sequence(limit: int = BATCH) -> Sequenced:
         _write(grown, checkpoints, signing)
         if rows:
             _advance(rows[-1])
+        cluster.keep(place)
         _anchor(timezone.now())
     write_tiles()
     return Sequenced(len(rows), len(grown), more=len(rows) == limit)
@@ -108,7 +120,7 @@ def write_tiles() -> None:
 
     One writer at a time: a full tile takes the place of the folder into which another would just write its part.
     """
-    with Memory(folder() / "memory").lock(), rls.platform_scope():
+    with Memory.of_installation().lock(), rls.platform_scope():
         behind = list(Log.objects.filter(tiled__lt=F("size")))
         for log in behind:
             leaves = Leaf.objects.filter(log=log, index__gte=log.tiled, index__lt=log.size).order_by("index")
@@ -123,32 +135,42 @@ def _alone() -> bool:
     return bool(row and row[0])
 
 
-def _next(limit: int) -> list[tuple[UUID, UUID | None, bytes, str]]:
+def _next(limit: int) -> list[_Row]:
     with connection.cursor() as cursor:
         cursor.execute(NEXT, [*_reached(), limit])
-        return [(row[0], row[1], bytes(row[2]), row[3]) for row in cursor.fetchall()]
+        return [(row[0], row[1], bytes(row[2]), row[3], row[4]) for row in cursor.fetchall()]
 
 
 def unplaced(tenant_id: UUID | None) -> int:
-    """How many committed events of a log have no place yet; asks for those after the cursor alone."""
+    """How many committed events of a log have no place yet. Asks for those after the cursor alone, unless that is of
+    another cluster."""
+    reached = START if cluster.find().other else _reached()
     with connection.cursor() as cursor:
-        cursor.execute(UNPLACED, [*_reached(), tenant_id])
+        cursor.execute(UNPLACED, [*reached, tenant_id])
         row = cursor.fetchone()
     return int(row[0]) if row else 0
 
 
-def _reached() -> tuple[str, UUID]:
-    """The transaction and event up to which events have their places."""
+def passed_over(tenant_id: UUID | None) -> int:
+    """How many committed events of a log stand before the cursor and have no place: no run would ever find them."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT xid::text, event_id FROM audit_cursor")
-        return cursor.fetchone() or ("0", UUID(int=0))
+        cursor.execute(PASSED_OVER, [*_reached(), tenant_id])
+        row = cursor.fetchone()
+    return int(row[0]) if row else 0
+
+
+def _reached() -> tuple[int, str, UUID]:
+    """The era, transaction and event up to which events have their places."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT era, xid::text, event_id FROM audit_cursor")
+        return cursor.fetchone() or START
 
 
 def _by_tenant(
-    rows: Sequence[tuple[UUID, UUID | None, bytes, str]],
+    rows: Sequence[_Row],
 ) -> dict[UUID | None, tuple[list[UUID], list[bytes]]]:
     found: dict[UUID | None, tuple[list[UUID], list[bytes]]] = {}
-    for event, tenant, digest, _ in rows:
+    for event, tenant, digest, _, _ in rows:
         events, hashes = found.setdefault(tenant, ([], []))
         events.append(event)
         hashes.append(digest)
@@ -197,12 +219,12 @@ def _write(grown: Sequence[_Grown], checkpoints: Sequence[Checkpoint], signing: 
     )
 
 
-def _advance(last: tuple[UUID, UUID | None, bytes, str]) -> None:
+def _advance(last: _Row) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
-            "INSERT INTO audit_cursor (id, xid, event_id) VALUES (1, %s::text::xid8, %s) "
-            "ON CONFLICT (id) DO UPDATE SET xid = excluded.xid, event_id = excluded.event_id",
-            [last[3], last[0]],
+            "INSERT INTO audit_cursor (id, era, xid, event_id) VALUES (1, %s, %s::text::xid8, %s) "
+            "ON CONFLICT (id) DO UPDATE SET era = excluded.era, xid = excluded.xid, event_id = excluded.event_id",
+            [last[3], last[4], last[0]],
         )
 
 

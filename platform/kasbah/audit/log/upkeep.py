@@ -6,9 +6,11 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
+from django.db import connection
+
 from kasbah.audit.export.verifier.events import Events, check_part
 from kasbah.audit.export.verifier.failure import Failed
-from kasbah.audit.log import keys, merkle, sequencer
+from kasbah.audit.log import cluster, keys, merkle, sequencer
 from kasbah.audit.log.memory import Memory, SignerRefuses
 from kasbah.audit.log.merkle import Frontier
 from kasbah.audit.log.models import Leaf, Log, SignedCheckpoint
@@ -55,6 +57,8 @@ def problems(log: Log) -> Iterator[str]:
             yield from _read(log, whole, seen)
             frontier = frontier.extended(bytes(leaf.hash) for leaf in leaves)
         yield from pruned.problems()
+        if missed := sequencer.passed_over(log.tenant_id):
+            yield f"{log.origin}: {missed} events have no place and stand before what the sequencer reached"
         yield from _signed(log, frontier)
     yield from _remembered(log, frontier)
 
@@ -109,7 +113,7 @@ def _may_have_signed(log: Log, size: int) -> list[Key]:
 
 def _remembered(log: Log, frontier: Frontier) -> Iterator[str]:
     try:
-        last = Memory(sequencer.folder() / "memory").last(log.origin)
+        last = Memory.of_installation().last(log.origin)
         if last is None:
             yield f"{log.origin}: the signer remembers nothing of it"
         elif last.size > log.size or (last.size == log.size and last.root != frontier.root()):
@@ -143,7 +147,7 @@ def trust(log: Log, actor: ActorRef) -> Checkpoint:
 
     It is on record in the system log. Raises SignerRefuses where the signer remembers more than the database has.
     """
-    memory = Memory(sequencer.folder() / "memory")
+    memory = Memory.of_installation()
     with memory.lock(), rls.platform_scope():
         log = Log.objects.get(pk=log.pk)
         frontier = Frontier.unpack(log.size, bytes(log.frontier))
@@ -165,3 +169,10 @@ def trust(log: Log, actor: ActorRef) -> Checkpoint:
         )
         memory.keep(checkpoint)
     return checkpoint
+
+
+def move(actor: ActorRef) -> int:
+    """Take the cluster that the database was moved to for the log's: the era that begins. Raises SignerRefuses."""
+    with Memory.of_installation().lock(), rls.platform_scope(), connection.cursor() as cursor:
+        cursor.execute(sequencer.WAIT)
+        return cluster.begin_era(actor)

@@ -124,6 +124,7 @@ class EventType(StrEnum):
     LOG_CHECKPOINT = "log.checkpoint"  # of a tenant, as the system log was told of it
     LOG_KEY_ROTATED = "log.key_rotated"
     LOG_RECONCILED = "log.reconciled"  # with what workers count of their answers
+    LOG_MOVED = "log.moved"  # to another database cluster, by a person, or to another timeline of it
     PRUNING_REQUESTED = "pruning_policy.requested"
     PRUNING_APPROVED = "pruning_policy.approved"
     PRUNING_REJECTED = "pruning_policy.rejected"

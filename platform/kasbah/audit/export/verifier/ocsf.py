@@ -29,7 +29,7 @@ CALLS = {
     1: "created added registered enrolled placed granted requested intent denied checkpoint key_rotation_asked",
     2: "read exported simulated disclosed",
     3: "changed approved rejected withdrawn expired activated rolled_back cordoned drained resumed switched set "
-    "ended key_changed role_changed release_requested",
+    "moved ended key_changed role_changed release_requested",
     4: "removed revoked destroyed erased pruned released grant_revoked",
 }
 VERBS = {verb: number for number, verbs in CALLS.items() for verb in verbs.split()}
@@ -37,6 +37,7 @@ STATUSES = {"success": (1, "Success"), "failure": (2, "Failure"), "denied": (2, 
 # What somebody should look at though it succeeded, as OCSF counts: 3 medium, 4 high. Others: see _severity.
 SEVERITIES = {
     "log.trusted": 4,
+    "log.moved": 4,
     "egress.refused": 4,
     "signing_key.revoked": 4,
     "worker.revoked": 4,

@@ -28,7 +28,8 @@ def sections_of(kind: str) -> tuple[str, ...]:
         "exports": kind == "audit.exported",
         "reads": kind in READS,
         "keys": subject.endswith("key") or verb.startswith("key_"),
-        "interventions": kind in ("log.trusted", "egress.refused", "inference.refused", "worker.enrolment_refused"),
+        "interventions": kind
+        in ("log.trusted", "log.moved", "egress.refused", "inference.refused", "worker.enrolment_refused"),
     }
     return tuple(name for name in SECTIONS if belongs[name])
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
-from kasbah.audit.log import keys, proofs, rotation, upkeep, witnessing
+from kasbah.audit.log import cluster, keys, proofs, rotation, upkeep, witnessing
 from kasbah.audit.log.memory import SignerRefuses
 from kasbah.audit.log.models import Log
 from kasbah.audit.log.note import BadNote, Key
@@ -25,14 +25,16 @@ class Command(KasbahCommand):
         "Show the transparency logs (status); read them from the first event on and list what is not as it was signed "
         "(check); write their tiles again (tiles); write what a witness is to be asked, and take its answer, where a "
         "person carries the files (ask, take); let the signer go on after its memory was lost, once you know that the "
-        "database is the right one (trust); let KASBAH_AUDIT_KEY sign instead of the key before it (rotate-key)."
+        "database is the right one (trust); go on in the PostgreSQL cluster that the database was moved to, "
+        "once you know that it is the newest state (moved); let KASBAH_AUDIT_KEY sign instead of the key before it "
+        "(rotate-key)."
     )
     epilog = "Example: manage.py auditlog check"
     empty = "There is no log yet. Housekeeping begins one with the first event."
 
     def arguments(self, parser: ArgumentParser) -> None:
         """What to do."""
-        verbs = ["status", "check", "tiles", "ask", "take", "trust", "rotate-key"]
+        verbs = ["status", "check", "tiles", "ask", "take", "trust", "moved", "rotate-key"]
         parser.add_argument("verb", nargs="?", choices=verbs, default="status", help="What to do (status).")
         parser.add_argument("--log", metavar="ORIGIN", help="One log, by its name as status shows it; else all.")
         parser.add_argument("--witness", metavar="KEY", help="With ask and take: the witness's key, NAME+ID+KEY.")
@@ -52,6 +54,8 @@ class Command(KasbahCommand):
                 return self._carry(chosen, options)
             case "trust":
                 self._trust(chosen, options["log"])
+            case "moved":
+                self._move()
             case "rotate-key":
                 return self._rotate(revoked=options["revoke"])
         return [_shown(log) for log in chosen]
@@ -108,6 +112,12 @@ class Command(KasbahCommand):
         except SignerRefuses as error:
             raise CommandError(str(error)) from error
 
+    def _move(self) -> None:
+        try:
+            upkeep.move(_operator())
+        except SignerRefuses as error:
+            raise CommandError(str(error)) from error
+
 
 def _operator() -> ActorRef:
     return ActorRef("system", f"command:{operator()}", "command")
@@ -116,11 +126,13 @@ def _operator() -> ActorRef:
 def _shown(log: Log) -> Facts:
     with rls.platform_scope():
         head = proofs.head(log.tenant_id)
+        place = cluster.find()
     following = keys.held_for(log.origin)[0].key.vkey()
     return {
         "origin": head.origin,
         "size": head.size,
         "waiting": head.waiting,
+        "moved_to_another_cluster": place.other,
         "signed_at": head.signed_at,
         "key": head.key,
         "answers_without_record": upkeep.answers_missing() if log.tenant_id is None else None,

@@ -11,6 +11,7 @@ from django.core.management.base import CommandError
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
 from django.db.migrations.executor import MigrationExecutor
 
+from kasbah.audit.services import clusters
 from kasbah.common import env
 from kasbah.common.checks import UnsafeDatabase, refuse_unsafe_role
 from kasbah.common.commands import Facts, KasbahCommand
@@ -94,9 +95,18 @@ def refuse_unready() -> None:
         raise CommandError(f"The database cannot be reached: {str(error).strip()}") from error
     except UnsafeDatabase as error:
         raise CommandError(str(error)) from error
-    if missing:
+    if not missing:
+        _refuse_other_cluster()
+    else:
         names = ", ".join(f"{migration.app_label}.{migration.name}" for migration, _ in missing[:3])
         raise CommandError(f"The database lacks {len(missing)} migrations ({names} ...). Run: python manage.py migrate")
+
+
+def _refuse_other_cluster() -> None:
+    try:
+        clusters.refuse_other()
+    except UnsafeDatabase as error:
+        raise CommandError(str(error)) from error
 
 
 def listen(host: str, number: int) -> socket.socket:
