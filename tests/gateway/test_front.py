@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from kasbah.common import csp
 from kasbah.config import front
 from kasbah.config.front import Front
+from kasbah.gateway import exchange
 from tests.factories import Household
 from tests.gateway.calls import CHAT, chat, inference_events, job_of, jobs_of, post
 from tests.gateway.stack import Stack, everything
@@ -125,6 +127,66 @@ async def test_the_last_line_would_win(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(front, "join_headers", list)
     await application(scope, None, send)  # type: ignore[arg-type]
     assert seen == [{b"kasbah-data-class": b"public"}]
+
+
+def test_a_request_for_another_protocol_keeps_its_body(stack: Stack, careful: Household) -> None:
+    """As Java's client sends every first request on plain http."""
+    asked = ["Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAoAAA"]
+    status, _, content = ask(stack, careful, *asked)
+    assert status == 200
+    assert b'"choices"' in content
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_every_route_has_a_limit_for_headers(stack: Stack, route: str) -> None:
+    status, headers, content = raw(stack, route, f"x-filler: {'x' * 40_000}")
+    assert (status, error(content)["code"]) == (431, "headers_too_large")
+    assert headers["x-request-id"]
+
+
+async def test_half_a_body_reaches_no_half_of_the_control_plane(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchange, "BODY_TIMEOUT", 0.05)
+    served: list[str] = []
+    sent: list[Any] = []
+
+    async def django(scope: Any, receive: Any, send: Any) -> None:
+        served.append((await receive())["body"].decode())
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    def client(*bodies: bytes, whole: bool) -> Any:
+        waiting = [{"type": "http.request", "body": body, "more_body": True} for body in bodies]
+        waiting[-1]["more_body"] = not whole
+
+        async def receive() -> Any:
+            return waiting.pop(0) if waiting else await asyncio.Event().wait()
+
+        return receive
+
+    scope = {"type": "http", "method": "POST", "path": "/api/session/", "query_string": b"", "headers": []}
+    await Front(django, django)(scope, client(b"a", whole=False), send)
+    assert (served, sent[0]["status"]) == ([], 408)
+    assert (b"connection", b"close") in sent[0]["headers"]
+    await Front(django, django)(scope, client(b"a", b"b", whole=True), send)
+    assert served == ["ab"]
+
+
+async def test_who_reads_no_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(front, "STALL_TIMEOUT", 0.05)
+
+    async def django(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        await asyncio.Event().wait()
+
+    scope = {"type": "http", "method": "GET", "path": "/api/me/", "query_string": b"", "headers": []}
+    async with asyncio.timeout(2):
+        await Front(django, django)(scope, receive, send)
 
 
 @pytest.mark.parametrize("route", ["/v1/streams/%00", "/v1/models/a%00b", "/api/tenants/%00/", "/%00", "/api/%00x/"])

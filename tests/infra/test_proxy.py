@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import socket
 import ssl
 import subprocess
@@ -25,6 +26,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
 
+from kasbah.config.http_server import IDLE_TIMEOUT, BoundedProtocol
+
 ROOT = Path(__file__).resolve().parents[2]
 CADDYFILE = ROOT / "infra/proxy/Caddyfile"
 CADDY = Path(sys.executable).with_name("caddy")
@@ -33,9 +36,9 @@ LIMIT = 4096
 
 
 class Upstream:
-    """Stands for the control plane and for the identity provider."""
+    """Stands for the control plane and for the identity provider. `idle`: seconds as in `manage.py serve`."""
 
-    def __init__(self) -> None:
+    def __init__(self, idle: int = IDLE_TIMEOUT) -> None:
         self.gone = threading.Event()
         self.go_on = threading.Event()
         self.port = free_port()
@@ -45,7 +48,14 @@ class Upstream:
             Route("/{path:path}", self.echo, methods=["GET", "POST"]),
         ]
         config = uvicorn.Config(
-            Starlette(routes=routes), port=self.port, log_level="error", lifespan="off", timeout_graceful_shutdown=1
+            Starlette(routes=routes),
+            port=self.port,
+            http=BoundedProtocol,
+            log_level="error",
+            lifespan="off",
+            proxy_headers=False,
+            timeout_keep_alive=idle,
+            timeout_graceful_shutdown=1,
         )
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(target=self.server.run, daemon=True)
@@ -53,7 +63,12 @@ class Upstream:
     async def echo(self, request: Request) -> JSONResponse:
         """What arrived."""
         return JSONResponse(
-            {"path": request.url.path, "headers": dict(request.headers), "size": len(await request.body())},
+            {
+                "path": request.url.path,
+                "headers": dict(request.headers),
+                "size": len(await request.body()),
+                "connection": request.client.port if request.client else None,
+            },
             headers={"server": "inner", "x-request-id": "r-1"},
         )
 
@@ -96,15 +111,23 @@ def wait_for_port(port: int) -> None:
     raise TimeoutError(port)
 
 
+@contextlib.contextmanager
+def running(upstream: Upstream) -> Iterator[Upstream]:
+    """In a thread."""
+    upstream.thread.start()
+    wait_for_port(upstream.port)
+    try:
+        yield upstream
+    finally:
+        upstream.server.should_exit = True
+        upstream.thread.join(5)
+
+
 @pytest.fixture(scope="module")
 def upstream() -> Iterator[Upstream]:
     """Running in a thread."""
-    upstream = Upstream()
-    upstream.thread.start()
-    wait_for_port(upstream.port)
-    yield upstream
-    upstream.server.should_exit = True
-    upstream.thread.join(5)
+    with running(Upstream()) as upstream:
+        yield upstream
 
 
 @dataclass(frozen=True)
@@ -267,6 +290,36 @@ def leave_silent(upstream: Upstream, port: int, secrets_folder: Path) -> bool:
 
 def test_a_client_that_leaves_early_is_seen_to_leave(proxy: Any, upstream: Upstream, secrets_folder: Path) -> None:
     assert leave_silent(upstream, proxy[0], secrets_folder)
+
+
+def test_the_server_keeps_idle_connections_longer_than_the_proxy() -> None:
+    found = re.search(r"keepalive (\d+)s", CADDYFILE.read_text())
+    assert found is not None
+    assert int(found[1]) + 10 <= IDLE_TIMEOUT
+
+
+def connections_of(port: int, secrets_folder: Path, pause: float) -> set[int]:
+    """The proxy's own ports of two requests to the upstream, `pause` seconds apart."""
+    found = set()
+    with client(secrets_folder, port) as http:
+        for seconds in (0.0, pause):
+            time.sleep(seconds)
+            answer = http.post("/v1/completions", content=b"x", extensions={"sni_hostname": HOST})
+            assert (answer.status_code, answer.json()["size"]) == (200, 1)
+            found.add(answer.json()["connection"])
+    return found
+
+
+@pytest.mark.slow
+def test_a_connection_that_rested_is_used_again(proxy: Any, secrets_folder: Path) -> None:
+    assert len(connections_of(proxy[0], secrets_folder, 6.5)) == 1
+
+
+@pytest.mark.slow
+def test_a_server_that_closes_first_would_be_noticed(secrets_folder: Path, tmp_path: Path) -> None:
+    """Control: with uvicorn's own five seconds the proxy has to open another connection."""
+    with running(Upstream(idle=5)) as hasty, caddy(CADDYFILE, hasty, secrets_folder, tmp_path) as (port, _, _):
+        assert len(connections_of(port, secrets_folder, 6.5)) == 2
 
 
 def test_a_buffer_would_be_noticed(upstream: Upstream, secrets_folder: Path, tmp_path: Path) -> None:

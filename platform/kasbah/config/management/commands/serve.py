@@ -17,6 +17,7 @@ from kasbah.common.checks import UnsafeDatabase, refuse_unsafe_role
 from kasbah.common.commands import Facts, KasbahCommand
 from kasbah.common.numbers import number_argument
 from kasbah.config import noted
+from kasbah.config.http_server import IDLE_TIMEOUT, BoundedProtocol, connection_limit
 from kasbah.config.preflight import check_settings, trusted_proxies
 
 GRACE = 10  # seconds that open streams have to end after SIGTERM
@@ -58,11 +59,12 @@ class Command(KasbahCommand):
         bound = listener.getsockname()
         shown = f"[{bound[0]}]" if listener.family == socket.AF_INET6 else bound[0]
         self.stderr.write(f"Serving on http://{shown}:{bound[1]}")
+        BoundedProtocol.most = connection_limit()
         server = uvicorn.Server(
             uvicorn.Config(
                 "kasbah.config.asgi:application",
                 loop="uvloop",
-                http="httptools",
+                http=BoundedProtocol,
                 ws="none",
                 lifespan="on",
                 log_config=None,  # Django's settings have it
@@ -70,6 +72,7 @@ class Command(KasbahCommand):
                 server_header=False,
                 proxy_headers=bool(options["trust_proxy"]),
                 forwarded_allow_ips=options["trust_proxy"] or None,
+                timeout_keep_alive=IDLE_TIMEOUT,
                 timeout_graceful_shutdown=GRACE,
             )
         )
