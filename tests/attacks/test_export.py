@@ -330,7 +330,7 @@ def test_receipts(check: Callable[..., str], log: Signed, bundle: bytes) -> None
     own, foreign = Signer(log.private), Signer.from_raw(bytes(32))
 
     def receipt(leaf: bytes, origin: str = ORIGIN, signer: Signer = own) -> bytes:
-        said = {"event": "e", "leaf": leaf.hex(), "deadline": "d", "origin": origin}
+        said = {"event": "e", "leaf": leaf.hex(), "deadline": "2026-11-01T00:05:00.000000Z", "origin": origin}
         return signer.sign(Purpose.AUDIT, said).encode()
 
     assert check(bundle, "--receipt", receipt(merkle.leaf_hash(log.events[9]))) == ""

@@ -67,7 +67,8 @@ def bundle(log: Signed, files: dict[str, bytes], runs: list[Run] | None = None) 
     ("files", "said"),
     [
         ({PROMPT: opened()}, "content    1 parts opened"),
-        ({PROMPT: opened(said=None)}, "content    1 parts opened"),  # the opening alone was kept
+        ({PROMPT: opened(said=None)}, "content    0 parts opened: NOTHING WAS COMPARED"),
+        ({PROMPT: opened(said=None)}, "1 parts NOT COMPARED: their openings alone were kept"),
         ({"erasures.jsonl": erasure()}, "erased     1 parts of requests: data_subject"),
         (
             {"content/unopened.json": b'[{"request_id":"req_1","part":"prompt","reason":"altered"}]'},

@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
 import multiprocessing
 import os
+import re
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import IO, Any
 
-from kasbah.audit.export.verifier.archive import Bundle, digest_apart
-from kasbah.audit.export.verifier.failure import Facts, Failed
+from kasbah.audit.export.verifier.archive import MAX_LINE, Bundle, digest_apart
+from kasbah.audit.export.verifier.failure import MISSHAPEN, Facts, Failed
 from kasbah.audit.export.verifier.gaps import Numbers
+from kasbah.audit.export.verifier.notes import COUNT
 from kasbah.audit.export.verifier.parquet import micros_of
 from kasbah.audit.export.verifier.tree import leaf_hash
 from kasbah.audit.export.verifier.views import Slice
 
-LINE = 65_535  # bytes of an event
 BACKWARDS = 300  # seconds by which an event may lie before an earlier one: transactions overlap, clocks are adjusted
 MANY = 20_000  # events from which on several processes share the work
 BLOCK = 1 << 20  # bytes of events that are looked at together
+EACH = 64  # bytes that a line takes beside its own: a file of nothing but line ends fits into memory too
 EVENTS = "events.jsonl"
 ERASING = ("content.erased",)
+RANGE = f"({COUNT})-({COUNT})"  # of events that were pruned, the end not among them
 OPEN = 3600  # seconds after which a request must have its outcome
 
 
 def _no_float(text: str) -> Any:
-    raise ValueError(f"{text} is not an integer")
+    raise ValueError(f"{text[:20]} is not an integer")
 
 
 # RFC 8785, restricted: what was hashed must be what ENCODER writes again, so a key that is there twice is seen too.
@@ -44,6 +48,7 @@ class Part:
         self.views = Slice(position, views)
         self.failure: tuple[str, str] | None = None
         self.earliest, self.latest = float("inf"), 0.0
+        self.first = self.last = ""  # times, as they are written
         self.types: dict[str, int] = {}
         self.intents: dict[str, float] = {}  # event -> time
         self.answered: list[str] = []
@@ -65,7 +70,7 @@ def check_part(tenant: str, numbers: Sequence[int], lines: list[bytes], position
         part.views.close()
     except Failed as failure:
         part.failure = (failure.name, str(failure))
-    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
+    except (*MISSHAPEN, csv.Error) as error:
         part.failure = ("event_malformed", f"event {number}: {type(error).__name__}: {error}")
     if part.failure is not None:
         part.views = Slice(position, wanted=False)
@@ -73,13 +78,13 @@ def check_part(tenant: str, numbers: Sequence[int], lines: list[bytes], position
 
 
 def _event(line: bytes, tenant: str, number: int) -> Facts:
-    if len(line) > LINE + 1 or not line.endswith(b"\n"):
+    if len(line) > MAX_LINE + 1 or not line.endswith(b"\n"):
         raise Failed("event_not_canonical", f"event {number} is too long or does not end its line")
     try:
         text = line[:-1].decode()
         event: Facts = DECODER.decode(text)
         same = ENCODER.encode(event) == text
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Failed("event_not_canonical", f"event {number}: {error}") from error
     if not same:
         raise Failed("event_not_canonical", f"event {number} is not written as it must be")
@@ -93,16 +98,27 @@ def _note(part: Part, event: Facts, number: int) -> None:
     if at < part.latest - BACKWARDS:
         raise Failed("clock_went_back", f"event {number} is {part.latest - at:.0f} s older than one before it")
     part.earliest, part.latest = min(at, part.earliest), max(at, part.latest)
-    kind = event["type"]
+    part.first, part.last = part.first or event["time"], event["time"]
+    kind, ident, intent = event["type"], event["id"], event.get("intent", "")
+    if not isinstance(kind, str) or not isinstance(ident, str) or not isinstance(intent, str):
+        raise Failed("event_malformed", f"event {number}: its type, id or intent is not a text")
     part.types[kind] = part.types.get(kind, 0) + 1
     if kind == "inference.intent":
-        part.intents[event["id"]] = at
+        part.intents[ident] = at
     elif "intent" in event:
-        part.answered.append(event["intent"])
+        part.answered.append(intent)
     elif kind == "log.pruned":
-        part.pruned[event["id"]] = event.get("details", {}).get("ranges", [])
+        part.pruned[ident] = _texts_of(event, "ranges", RANGE)
     elif kind in ERASING:
-        part.erasing[event["id"]] = event.get("details", {}).get("requests", [])
+        part.erasing[ident] = _texts_of(event, "requests", ".*")
+
+
+def _texts_of(event: Facts, name: str, form: str) -> list[str]:
+    """A list of texts among an event's details."""
+    found = event.get("details", {}).get(name, [])
+    if not isinstance(found, list) or not all(isinstance(one, str) and re.fullmatch(form, one) for one in found):
+        raise ValueError(f"its details have {name} that are none")
+    return found
 
 
 class Events:
@@ -110,6 +126,7 @@ class Events:
 
     def __init__(self) -> None:
         self.latest = 0.0
+        self.first = self.last = ""  # times of the first and the last event, as they are written
         self.open: dict[str, float] = {}  # intents without outcome: event -> time
         self.types: dict[str, int] = {}
         self.pruned: dict[str, list[str]] = {}
@@ -122,6 +139,7 @@ class Events:
         if part.earliest < self.latest - BACKWARDS:
             raise Failed("clock_went_back", f"after event {part.numbers[0]} one is older than those before")
         self.latest = max(part.latest, self.latest)
+        self.first, self.last = self.first or part.first, part.last or self.last
         for kind, number in part.types.items():
             self.types[kind] = self.types.get(kind, 0) + number
         self.know(part)
@@ -151,7 +169,7 @@ def check_parts(bundle: Bundle, digest: Any, manifest: Facts, numbers: Numbers, 
         bundle.open(EVENTS) as file,
     ):
         digests = {name: pool.apply_async(digest_apart, (bundle.path, name)) for name in apart} if pool else {}
-        while lines := file.readlines(BLOCK):
+        while lines := _block(file):
             digest.update(b"".join(lines))
             given = (tenant, numbers.take(len(lines)), lines, position, views)
             position += len(lines)
@@ -164,3 +182,13 @@ def check_parts(bundle: Bundle, digest: Any, manifest: Facts, numbers: Numbers, 
         while waiting:
             yield waiting.popleft().get()
         bundle.digests.update({name: found for name, one in digests.items() if (found := one.get())})
+
+
+def _block(file: IO[bytes]) -> list[bytes]:
+    """The next lines, about BLOCK bytes of them. One that is too long comes cut off: memory never holds all of it."""
+    lines: list[bytes] = []
+    size = 0
+    while size < BLOCK and (line := file.readline(MAX_LINE + 2)):
+        lines.append(line)
+        size += len(line) + EACH
+    return lines

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from kasbah.audit.export.verifier.archive import Bundle
+from kasbah.audit.export.verifier.documents import read_base64
 from kasbah.audit.export.verifier.failure import Facts, Failed
 from kasbah.audit.export.verifier.tree import Tree, levels
 
 GAP_REASONS = ("outside", "not_selected", "pruned")
-GAP_LINE = 65_535  # bytes
+GAP = {"start": int, "end": int, "reason": str, "hashes": list}
 
 
 class Gap(NamedTuple):
@@ -28,16 +27,16 @@ class Gap(NamedTuple):
 def read_gaps(bundle: Bundle, manifest: Facts) -> Iterator[Gap]:
     """All gaps in order; that nothing is left out but what may be."""
     at = 0
-    with bundle.open("gaps.jsonl") as file:
-        while line := file.readline(GAP_LINE):
-            said = json.loads(line)
-            hashes = [base64.b64decode(one) for one in said["hashes"]]
-            gap = Gap(said["start"], said["end"], said["reason"], said.get("event", ""), hashes)
-            if not at <= gap.start < gap.end <= manifest["size"] or gap.reason not in GAP_REASONS:
-                raise Failed("range_malformed", f"there is no such gap: {gap.start} to {gap.end}, {gap.reason}")
-            _check_may_be(gap, manifest)
-            at = gap.end
-            yield gap
+    for said in bundle.documents("gaps.jsonl", GAP):
+        hashes = [read_base64(one, "a hash of gaps.jsonl") for one in said["hashes"]]
+        gap = Gap(said["start"], said["end"], said["reason"], said.get("event", ""), hashes)
+        if not at <= gap.start < gap.end <= manifest["size"] or gap.reason not in GAP_REASONS:
+            raise Failed("range_malformed", f"there is no such gap: {gap.start} to {gap.end}, {gap.reason}")
+        if not isinstance(gap.event, str):
+            raise Failed("range_malformed", f"the gap from {gap.start} names no event")
+        _check_may_be(gap, manifest)
+        at = gap.end
+        yield gap
 
 
 def _check_may_be(gap: Gap, manifest: Facts) -> None:

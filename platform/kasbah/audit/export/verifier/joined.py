@@ -14,10 +14,13 @@ PACKAGE = "kasbah.audit.export.verifier"
 # Each after those that it uses; the last one's docstring is the program's.
 PARTS = (
     "failure",
+    "documents",
     "ed25519",
     "notes",
     "succession",
+    "tokens",
     "tree",
+    "zipreader",
     "archive",
     "gaps",
     "parquet",
@@ -30,6 +33,8 @@ PARTS = (
     "content",
     "dossier",
     "kept",
+    "promises",
+    "given",
     "program",
 )
 

@@ -1,30 +1,50 @@
-"""What others have kept of the log: witnesses' signatures, earlier checkpoints, receipts."""
+"""What others have kept of the log: witnesses' signatures and earlier checkpoints."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
+from datetime import datetime, timezone
+from itertools import islice
 
 from kasbah.audit.export.verifier.archive import Bundle
-from kasbah.audit.export.verifier.ed25519 import ed25519_holds
-from kasbah.audit.export.verifier.failure import Facts, Failed
-from kasbah.audit.export.verifier.log import leaves_given, tile_name
-from kasbah.audit.export.verifier.notes import Key, signed_by
+from kasbah.audit.export.verifier.documents import read_base64
+from kasbah.audit.export.verifier.events import DECODER, EVENTS
+from kasbah.audit.export.verifier.failure import Facts, Failed, readable, reading
+from kasbah.audit.export.verifier.gaps import shown_runs
+from kasbah.audit.export.verifier.log import read_tile
+from kasbah.audit.export.verifier.notes import Key, read_note, signed_by
 from kasbah.audit.export.verifier.succession import LogKeys
 from kasbah.audit.export.verifier.tree import Tree, check_consistency
 
 Head = tuple[int, bytes]  # size and root
-RECEIPT = b"kasbah-audit-receipt-v1\n"  # what the signature of a receipt is for
 
 
-def check_witnesses(note: str, witnesses: list[Key], wanted: int) -> int:
-    """Enough of the known witnesses saw this checkpoint; each counts once."""
+def check_witnesses(note: str, witnesses: list[Key], wanted: int) -> list[str]:
+    """Enough of the known witnesses saw this checkpoint; each counts once. Returns lines to print."""
     _, found = signed_by(note, witnesses, "checkpoint")
     names = {key.public for key in found}
     if len(names) < wanted:
         raise Failed("too_few_witnesses", f"{len(names)} of the witnesses given signed the checkpoint, {wanted} must")
-    return len(names)
+    _, signatures = read_note(note)
+    known = {(key.name, key.id) for key in found}
+    lines = [
+        f"           {name} saw this log {_moment(value)}"
+        for name, ident, value in signatures
+        if (name, ident) in known
+    ]
+    others = sorted({name for name, ident, _ in signatures[1:] if (name, ident) not in known})
+    if others:
+        lines.append(f"           NOT CHECKED, no key was given of: {', '.join(others)}")
+    said = f"{len(names)} signed" if names else "UNWITNESSED: the log's own key alone vouches for it"
+    return [f"witnesses  {said}", *lines]
+
+
+def _moment(value: bytes) -> str:
+    """When a witness signed (C2SP tlog-cosignature), by its own clock."""
+    try:
+        moment = datetime.fromtimestamp(int.from_bytes(value[:8], "big"), timezone.utc)  # noqa: UP017 - Python 3.10
+    except (ValueError, OverflowError, OSError):
+        return "at no time"
+    return f"at {moment:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def check_turns(bundle: Bundle, keys: LogKeys, size: int, root: bytes) -> None:
@@ -43,14 +63,14 @@ def has_tiles(bundle: Bundle) -> bool:
 
 def read_hashes(bundle: Bundle, path: str) -> list[bytes]:
     """A consistency proof."""
-    return [base64.b64decode(line) for line in bundle.text(path).split()]
+    return [read_base64(line, path, size=32) for line in bundle.text(path).split()]
 
 
 def root_of_first(bundle: Bundle, old: int, size: int) -> bytes:
     """Root of the first `old` events of a log of `size`, by its tiles."""
     tree = Tree()
     for index in range((old + 255) // 256):
-        data = bundle.read(tile_name(index, min(256, size - index * 256)))
+        data = read_tile(bundle, index, size)
         for at in range(0, min(256, old - index * 256) * 32, 32):
             tree.add(data[at : at + 32])
     return tree.root()
@@ -95,28 +115,36 @@ def check_previous(bundle: Bundle, previous: Head, signed: Head, kept: Head) -> 
         raise Failed(name, f"the log does not begin with the log of {old} events that was kept")
 
 
-def check_receipts(bundle: Bundle, manifest: Facts, keys: LogKeys, tokens: list[str]) -> None:
-    """Each audit receipt (the header kasbah-audit-receipt) that a user kept is about an event of this export."""
-    if not tokens:
-        return
-    leaves = {leaf.hex() for leaf in leaves_given(bundle)}
-    for token in tokens:
-        try:
-            signer, body, signature = token.split(".")
-            said = json.loads(_decoded(body))
-            leaf, origin, value = said["leaf"], said["origin"], _decoded(signature)
-        except (ValueError, KeyError, TypeError) as error:
-            raise Failed("receipt_malformed", f"not an audit receipt: {token[:60]!r}") from error
-        if origin != manifest["origin"]:
-            raise Failed("receipt_foreign", f"the receipt is about the log {origin}")
-        known = {hashlib.sha256(key.public).hexdigest()[:16]: key.public for key in keys.keys}
-        if signer not in known:
-            raise Failed("unknown_key", "the receipt is signed by none of the log's keys that are known")
-        if not ed25519_holds(known[signer], RECEIPT + _decoded(body), value):
-            raise Failed("signature_invalid", "the receipt's signature does not hold")
-        if leaf not in leaves:
-            raise Failed("receipt_without_leaf", f"event {said.get('event')} was promised and is not in the log")
+def said_of_previous(bundle: Bundle, manifest: Facts, previous: Head, kept: Head | None) -> list[str]:
+    """Lines about the earlier checkpoints with which the log was compared, and about what was not."""
+    lines = []
+    if previous[1]:
+        begins = told_of(bundle, manifest, previous[0])
+        lines.append(f"earlier    the log begins with {begins} of a checkpoint that the export brings")
+    if kept is None:
+        return [*lines, "kept       NOT COMPARED: no checkpoint that you kept was given (--previous)"]
+    if not kept[0]:
+        return [*lines, "kept       the checkpoint that you kept is of an empty log, with which every log begins"]
+    begins, came = told_of(bundle, manifest, kept[0]), manifest["size"] - kept[0]
+    return [*lines, f"kept       the log begins with {begins} of the checkpoint that you kept; {came} came since"]
 
 
-def _decoded(text: str) -> bytes:
-    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+def told_of(bundle: Bundle, manifest: Facts, size: int) -> str:
+    """So many events, with the time of the last one where it is shown."""
+    time = time_of(bundle, manifest, size - 1)
+    return f"the {size} events{f' (until {readable(time)})' if time else ''}"
+
+
+def time_of(bundle: Bundle, manifest: Facts, number: int) -> str:
+    """The time of an event of the log, as it is written; "" where it is not shown."""
+    position = 0
+    for run in shown_runs(bundle, manifest):
+        if number in run:
+            position += number - run.start
+            break
+        position += run.stop - run.start
+    else:
+        return ""
+    with reading(f"event {number}", "event_malformed"):
+        line = next(islice(bundle.lines(EVENTS), position, None))
+        return str(DECODER.decode(line.decode())["time"])

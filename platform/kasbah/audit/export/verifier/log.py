@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from itertools import islice
 
 from kasbah.audit.export.verifier.archive import Bundle
-from kasbah.audit.export.verifier.events import Events, check_parts
-from kasbah.audit.export.verifier.failure import Facts, Failed
+from kasbah.audit.export.verifier.events import EVENTS, Events, check_parts
+from kasbah.audit.export.verifier.failure import Facts, Failed, reading
 from kasbah.audit.export.verifier.gaps import Filler, Gap, Numbers, shown_runs
 from kasbah.audit.export.verifier.notes import read_note
 from kasbah.audit.export.verifier.proofs import PROOFS, check_evidence, check_own
@@ -14,13 +16,15 @@ from kasbah.audit.export.verifier.tally import log_facts
 from kasbah.audit.export.verifier.tree import Tree, leaf_hash
 from kasbah.audit.export.verifier.views import Derived
 
+SURPLUS = 1_000  # events more than the manifest has, of which it is still told whether they are new or doubled
+
 
 def known_leaves(bundle: Bundle, manifest: Facts) -> list[bytes]:
     """The leaf hashes that the tiles hold, of the events that the export shows."""
     found: list[bytes] = []
     for run in shown_runs(bundle, manifest):
         for index in range(run.start // 256, (run.stop + 255) // 256):
-            data = bundle.read(tile_name(index, min(256, manifest["size"] - index * 256)))
+            data = read_tile(bundle, index, manifest["size"])
             first = index * 256
             rows = [data[at : at + 32] for at in range(0, len(data), 32)]
             found += rows[max(run.start - first, 0) : run.stop - first]
@@ -34,6 +38,12 @@ def tile_name(index: int, width: int) -> str:
         index //= 1000
         parts.insert(0, f"x{index % 1000:03d}")
     return "tile/0/" + "/".join(parts) + (f".p/{width}" if width < 256 else "")
+
+
+def read_tile(bundle: Bundle, index: int, size: int) -> bytes:
+    """The leaf hashes of a tile of level 0, of a log of `size` events."""
+    width = min(256, size - index * 256)
+    return bundle.read(tile_name(index, width), width * 32)
 
 
 def diagnose(given: list[bytes], wanted: list[bytes]) -> Failed:
@@ -57,9 +67,10 @@ def read_events(bundle: Bundle, manifest: Facts, root: bytes, views: Derived | N
     """Every event, its leaf in the tree, what the views say of it. Returns what was seen of them, what is said to be
     pruned, and the digest of the file."""
     tree, events, digest = Tree(), Events(), hashlib.sha256()
-    filler = Filler(bundle, manifest)
+    filler, shown = Filler(bundle, manifest), 0
     for part in check_parts(bundle, digest, manifest, Numbers(bundle, manifest), views is not None):
         events.take(part)
+        shown += len(part.leaves)
         if views is not None:
             views.take(part.views)
         for number, leaf in zip(part.numbers, part.leaves):  # noqa: B905 - of one length; Python 3.10
@@ -67,6 +78,8 @@ def read_events(bundle: Bundle, manifest: Facts, root: bytes, views: Derived | N
                 filler.fill(tree, number)
             tree.add(leaf)
     filler.fill(tree, manifest["size"])
+    if shown != manifest["events"]:
+        raise Failed("manifest_changed", f"there are {shown} events, and the manifest says {manifest['events']}")
     if tree.size != manifest["size"]:
         raise Failed("root_mismatch", "there are more events than the log has")
     if tree.root() != root:
@@ -74,10 +87,9 @@ def read_events(bundle: Bundle, manifest: Facts, root: bytes, views: Derived | N
     return events, filler.pruned, digest.hexdigest()
 
 
-def leaves_given(bundle: Bundle) -> list[bytes]:
+def leaves_given(bundle: Bundle) -> Iterator[bytes]:
     """Leaf hashes of the events as they stand in the export."""
-    with bundle.open("events.jsonl") as file:
-        return [leaf_hash(line.rstrip(b"\n")) for line in file]
+    return (leaf_hash(line.rstrip(b"\n")) for line in bundle.lines(EVENTS))
 
 
 def check_log(bundle: Bundle, manifest: Facts, root: bytes, *, views: bool) -> tuple[Events, list[Gap]]:
@@ -89,7 +101,7 @@ def check_log(bundle: Bundle, manifest: Facts, root: bytes, *, views: bool) -> t
         if failure.name != "filtered_export":
             explain(bundle, manifest, root)  # a changed event is what is wrong, not what the change made of it
         raise
-    if digest != manifest["files"]["events.jsonl"]["sha256"]:
+    if digest != manifest["files"].get(EVENTS, {}).get("sha256"):
         raise Failed("file_changed", "events.jsonl is not the file that was signed")
     whole = manifest["selection"]["kind"] == "range"
     if not whole:
@@ -101,7 +113,8 @@ def check_log(bundle: Bundle, manifest: Facts, root: bytes, *, views: bool) -> t
     if whole and left and not pruned:
         raise Failed("intent_without_outcome", f"{len(left)} requests have no outcome, the first is event {left[0]}")
     if derived is not None:  # after the log itself: a view of what is wrong differs too
-        derived.check(bundle, report_log(bundle, manifest))
+        with reading("what the views say of the events", "event_malformed"):
+            derived.check(bundle, report_log(bundle, manifest))
     return events, pruned
 
 
@@ -128,27 +141,28 @@ def check_proofs(bundle: Bundle, manifest: Facts, root: bytes) -> None:
             check_own(bundle, f"proofs/{number}.tlog-proof", number, leaf, (manifest["size"], root))
 
 
-def shown_numbers(bundle: Bundle, manifest: Facts) -> list[int]:
+def shown_numbers(bundle: Bundle, manifest: Facts) -> Iterator[int]:
     """The indices of the events that are shown."""
-    return [number for run in shown_runs(bundle, manifest) for number in run]
+    return (number for run in shown_runs(bundle, manifest) for number in run)
 
 
 def explain(bundle: Bundle, manifest: Facts, root: bytes) -> None:
     """Raise what is wrong with the events, where the tiles tell it, or the proofs of single events."""
-    given = leaves_given(bundle)
+    given = list(islice(leaves_given(bundle), manifest["events"] + SURPLUS))
     if manifest["selection"]["kind"] == "range":
         wanted = known_leaves(bundle, manifest)
         if given != wanted:
             raise diagnose(given, wanted)
         return
-    numbers = shown_numbers(bundle, manifest)
-    if len(given) > len(numbers):
-        raise Failed("event_inserted", f"{len(given) - len(numbers)} events were added to the selection")
-    if len(given) < len(numbers):
-        raise Failed("event_missing", f"{len(numbers) - len(given)} events of the selection are missing")
+    number = sum(run.stop - run.start for run in shown_runs(bundle, manifest))
+    if len(given) > number:
+        raise Failed("event_inserted", f"{len(given) - number} events were added to the selection")
+    if len(given) < number:
+        raise Failed("event_missing", f"{number - len(given)} events of the selection are missing")
     if len(set(given)) < len(given):
         raise Failed("event_duplicated", "an event is there twice")
     if len(given) <= PROOFS:
+        numbers = list(shown_numbers(bundle, manifest))
         wrong = [one for one in zip(numbers, given) if not proven(bundle, *one, manifest, root)]  # noqa: B905
         if wrong and any(proven(bundle, number, wrong[0][1], manifest, root) for number, _ in wrong):
             raise Failed("events_reordered", "the events are not in the order in which they were signed")

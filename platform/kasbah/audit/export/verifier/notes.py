@@ -10,6 +10,9 @@ import re
 from kasbah.audit.export.verifier.ed25519 import ed25519_holds
 from kasbah.audit.export.verifier.failure import Failed
 
+MAX_SIGNATURES = 64
+COUNT = "0|[1-9][0-9]{0,15}"  # of events, or the index of one
+
 
 class Key:
     """A verifier's key, `NAME+ID+KEY` (signed-note, Verifier keys). Type 1 is a log's, type 4 a witness's."""
@@ -21,7 +24,7 @@ class Key:
             self.id, self.type, self.public = bytes.fromhex(key_id), raw[0], raw[1:]
         except (ValueError, IndexError) as error:
             raise Failed("key_malformed", f"not a key of the form NAME+ID+KEY: {text[:80]!r}") from error
-        wanted = hashlib.sha256(self.name.encode() + b"\n" + raw).digest()[:4]
+        wanted = hashlib.sha256(self.name.encode("utf-8", "replace") + b"\n" + raw).digest()[:4]
         if self.type not in types or len(self.public) != 32 or self.id != wanted:
             raise Failed("key_malformed", f"the key of {self.name} does not fit its id, or is not Ed25519")
 
@@ -37,6 +40,8 @@ def read_note(data: str) -> tuple[str, list[tuple[str, bytes, bytes]]]:
     """The text of a note and its signatures (name, id, value)."""
     text, separator, rest = data.rpartition("\n\n")
     lines = rest.split("\n")
+    if len(lines) > MAX_SIGNATURES:
+        raise Failed("note_malformed", f"a note has at most {MAX_SIGNATURES} signatures")
     signatures = []
     for line in lines[:-1]:
         match = re.fullmatch("\u2014 ([^ +]+) ([A-Za-z0-9+/=]+)", line)
@@ -68,9 +73,12 @@ def signed_by(data: str, keys: list[Key], what: str) -> tuple[str, set[Key]]:
 def checkpoint_of(text: str, origin: str, what: str) -> tuple[int, bytes]:
     """(size, root) of a checkpoint's text."""
     lines = text.split("\n")
-    if len(lines) < 4 or lines[0] != origin or not re.fullmatch("0|[1-9][0-9]*", lines[1]):
+    if len(lines) < 4 or lines[0] != origin or not re.fullmatch(COUNT, lines[1]):
         raise Failed("checkpoint_malformed", f"{what}: it is not a checkpoint of {origin}")
-    root = base64.b64decode(lines[2])
+    try:
+        root = base64.b64decode(lines[2], validate=True)
+    except ValueError:
+        root = b""
     if len(root) != 32:
         raise Failed("checkpoint_malformed", f"{what}: its root has not 32 bytes")
     return int(lines[1]), root

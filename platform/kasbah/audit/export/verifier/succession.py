@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import re
 
 from kasbah.audit.export.verifier.failure import Failed
-from kasbah.audit.export.verifier.notes import Key, checkpoint_of, signed_by
+from kasbah.audit.export.verifier.notes import COUNT, Key, checkpoint_of, signed_by
 
 SUCCESSION = "kasbah-key-succession@v1"
+MAX_DIGITS = 16
 BROKEN = "key_succession_invalid"
 
 
@@ -30,11 +32,15 @@ class LogKeys:
             header, name, size, root, before, after = lines
             old, new = Key(before, types=(1,)), Key(after, types=(1,))
             _, found = signed_by(data, [old, new], what)
-            turn = int(size), base64.b64decode(root, validate=True)
+            turn = int(size[:MAX_DIGITS]), base64.b64decode(root, validate=True)
         except (Failed, ValueError) as error:
             raise Failed(BROKEN, f"{what}: {error}") from error
         last = self.keys[-1].public if self.keys else old.public
-        if (header, name, old.name, new.name, old.public) != (SUCCESSION, *(self.name,) * 3, last):
+        if not re.fullmatch(COUNT, size) or (header, name, old.name, new.name, old.public) != (
+            SUCCESSION,
+            *(self.name,) * 3,
+            last,
+        ):
             raise Failed(BROKEN, f"{what}: it is about another log, or does not go on from the key before")
         if found != {old, new}:
             raise Failed(BROKEN, f"{what}: both keys must have signed it")
