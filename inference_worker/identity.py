@@ -48,6 +48,7 @@ class Identity(msgspec.Struct):
     box_key: X25519PrivateKey  # opens what the control plane seals for this worker
     control: Verifier
     salt_key: bytes  # of the cache salts
+    cache_epoch: int = 0  # goes into the cache salts too: see Assignment
     site_keys: dict[str, X25519PrivateKey] = {}  # by id: open payloads of the site
 
 

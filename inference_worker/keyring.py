@@ -49,6 +49,7 @@ class KeyRing:
         if assignment.rotate and assignment.rotate == identity.signer.key_id:
             self._changing.set()
         identity.site_keys = self._opened(assignment)
+        identity.cache_epoch = assignment.cache_epoch
 
     def _adopt(self, named: str) -> None:
         following = self._state.next_signer() if (self._state.folder / NEXT_KEY).exists() else None

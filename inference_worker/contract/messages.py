@@ -132,6 +132,7 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     identity: str = ""  # id of the identity key under which the control plane knows the worker
     rotate: str = ""  # id of the identity key that must be replaced
     notices: list[Line] = []  # what the control plane finds wrong with the worker, for its log
+    cache_epoch: int = 0  # grows with each erasure on demand: what engines cached of prompts before is found no more
 
 
 class Served(msgspec.Struct, frozen=True, kw_only=True):

@@ -142,7 +142,8 @@ class Job:
         """Ask the engine; answers the last frame, or None when nothing may be written any more."""
         asked: request.EngineRequest | None = None
         try:
-            salt = request.cache_salt(self._site.identity.salt_key, self._ticket.tenant)
+            identity = self._site.identity
+            salt = request.cache_salt(identity.salt_key, self._ticket.tenant, identity.cache_epoch)
             asked = request.prepare(self._payload, model=self._target.model, salt=salt)
             self._counter = chunks.Counter(asked.n, asked.prompts)
             return await self._ask(asked)

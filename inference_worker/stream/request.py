@@ -78,9 +78,9 @@ def prepare(payload: Payload, *, model: str, salt: str) -> EngineRequest:
     )
 
 
-def cache_salt(key: bytes, tenant: str) -> str:
-    """The salt of a tenant's prefix cache: stable, and of no use to guess another tenant's."""
-    return hmac.new(key, tenant.encode(), hashlib.sha256).hexdigest()
+def cache_salt(key: bytes, tenant: str, epoch: int) -> str:
+    """The salt of a tenant's prefix cache: stable within an epoch, and of no use to guess another tenant's."""
+    return hmac.new(key, f"{tenant} {epoch}".encode(), hashlib.sha256).hexdigest()
 
 
 def to_count(request: EngineRequest) -> bytes | None:

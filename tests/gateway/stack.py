@@ -40,10 +40,11 @@ import time, django
 from kasbah.config.egress import guard
 guard("housekeeping")
 django.setup()
-from kasbah.serving.tasks import collect_reports, sweep_jobs
+from kasbah.serving.tasks import collect_reports, delete_erased_frames, sweep_jobs
 while True:
     collect_reports()
     sweep_jobs()
+    delete_erased_frames()
     time.sleep(0.2)
 """
 

@@ -374,6 +374,7 @@ UNRECORDED: Mapping[str, str] = {
     "GET /api/tenants/<slug:tenant>/audit-events/<uuid:pk>/proof/": HASHES,
     "GET /api/tenants/<slug:tenant>/audit-log/consistency/": HASHES,
     "task identity.expire_sessions": "removes sessions that have expired; logging in and out is on record",
+    "task serving.delete_erased_frames": "removes copies of what was erased; the erasure is on record",
     "task serving.expire_rows": "removes answers whose time to be repeated is over; the requests are on record",
     "command checkpolicy": COMPUTES,
     "command policytemplates": STATIC,

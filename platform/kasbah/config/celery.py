@@ -20,7 +20,14 @@ from kasbah.config.egress import guard
 # Tasks that speak to another machine, and may wait for it: to witnesses, receivers of the log, brokers of sites. Each
 # runs once at a time (common.exclusive), so together they take no more threads than there are of them.
 OUTWARD = frozenset(
-    {"audit.ask_witnesses", "audit.forward", "serving.collect_reports", "serving.sweep_jobs", "serving.reconcile"}
+    {
+        "audit.ask_witnesses",
+        "audit.forward",
+        "serving.collect_reports",
+        "serving.delete_erased_frames",
+        "serving.reconcile",
+        "serving.sweep_jobs",
+    }
 )
 INWARD_THREADS = 3  # always free of them: for the sequencer, activations and what runs every hour
 
@@ -45,6 +52,11 @@ app.conf.update(
         "forward-log": {"task": "audit.forward", "schedule": 2.0, "options": {"expires": 2}},
         "collect-reports": {"task": "serving.collect_reports", "schedule": 1.0, "options": {"expires": 2}},
         "sweep-jobs": {"task": "serving.sweep_jobs", "schedule": 2.0, "options": {"expires": 4}},
+        "delete-erased-frames": {
+            "task": "serving.delete_erased_frames",
+            "schedule": 10.0,
+            "options": {"expires": 10},
+        },
         "reconcile": {"task": "serving.reconcile", "schedule": 3600.0, "options": {"expires": 3600}},
         "expire-rows": {"task": "serving.expire_rows", "schedule": 60.0, "options": {"expires": 60}},
         "retain-content": {"task": "residency.retain", "schedule": 3600.0, "options": {"expires": 3600}},

@@ -2,7 +2,8 @@
 
 The claim of a key is committed with the job's row, so neither exists without the other. Who comes second waits for the
 first one's answer and gets the same bytes. An attempt that failed leaves the key free for the next one. An answer is
-kept, sealed, for a day, and only where the residency policy lets content of its class be kept.
+kept, sealed, for a day, and only where the residency policy lets content of its class be kept; it goes when that
+content is erased.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
+from kasbah.audit.services.content import ERASED
 from kasbah.common import sealed
 from kasbah.common.database import Connection, Database
 from kasbah.common.errors import Conflict, Invalid, Mismatch
@@ -43,9 +45,12 @@ WHERE held.expires_at < now() OR (held.status IS NULL AND held.body_digest = exc
     AND job.state NOT IN ('queued', 'running')))
 RETURNING job_id
 """
-KEEP = """
-UPDATE serving_idempotencykey AS held SET status = %s, response_sealed = %s WHERE job_id = %s
-"""
+# Content that was erased while the answer was made is not kept here either.
+KEEP = f"""
+UPDATE serving_idempotencykey AS held SET status = %s,
+    response_sealed = CASE WHEN {ERASED} THEN NULL ELSE %s::bytea END
+FROM serving_job AS job WHERE job.id = held.job_id AND held.job_id = %s
+"""  # noqa: S608 - a constant
 LOOK = """
 SELECT held.body_digest, held.status, held.response_sealed, held.job_id, job.state
 FROM serving_idempotencykey AS held LEFT JOIN serving_job AS job ON job.id = held.job_id
@@ -157,8 +162,8 @@ async def find(database: Database, key: Key) -> Kept | State:
         return State.RUNNING if state in {"queued", "running", None} else State.FREE
     if response is None:
         raise Conflict(
-            "The request under this Idempotency-Key succeeded before, and the residency policy does not let its answer"
-            " be kept; take a new key to ask again.",
+            "The request under this Idempotency-Key succeeded before, and its answer is not kept: the residency policy"
+            " does not let it be, or it was erased. Take a new key to ask again.",
             param="idempotency-key",
             code="answer_not_kept",
         )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from inference_worker.contract.frames import Data, Done, Failed, Frame, Role
+from kasbah.audit.services.content import ERASED
 from kasbah.common.errors import Conflict, Invalid, KasbahError, NotFound, Unavailable
 from kasbah.gateway import admission, refusals, sse
 from kasbah.gateway.endpoints import ENDPOINTS
@@ -25,10 +26,10 @@ from kasbah.serving.services import replay
 MOST = 64  # streams taken up again in one process: each holds a connection to a site's store
 SETTLE_WAIT = 5.0  # seconds for the process that settles the job
 EVENT_ID = re.compile(r"(\d{1,9})-(\d{1,9})")
-FIND = """
-SELECT id, attempt, site_id, endpoint, state, policy FROM serving_job
-WHERE request_id = %s AND api_key_id = %s AND stream
-"""
+FIND = f"""
+SELECT job.id, job.attempt, job.site_id, job.endpoint, job.state, job.policy, {ERASED} FROM serving_job AS job
+WHERE job.request_id = %s AND job.api_key_id = %s AND job.stream
+"""  # noqa: S608 - a constant
 TERMINAL = frozenset({"succeeded", "failed", "cancelled", "refused"})
 
 
@@ -40,6 +41,7 @@ class _Job:
     endpoint: str
     state: str
     policy: str
+    erased: bool  # something of its content was
 
 
 class Resumption:
@@ -72,7 +74,10 @@ class Resumption:
             row = await (await connection.execute(FIND, [request_id, principal.key_id])).fetchone()
         if row is None:
             raise NotFound("There is no such stream, or it is not this key's.", code="stream_not_found")
-        return _Job(*row)
+        job = _Job(*row)
+        if job.erased:
+            raise _expired()
+        return job
 
     async def _relay(self, exchange: Exchange, principal: Principal, job: _Job, site: SiteRecord, seen: int) -> None:
         answer_id = f"{ENDPOINTS[job.endpoint].prefix}-{exchange.path.rpartition('/')[2]}"
@@ -116,7 +121,7 @@ class Resumption:
             raise refusals.shutting_down()
         now = await self._find(principal, exchange.path.rpartition("/")[2])
         if now.state in TERMINAL:
-            raise NotFound("Nothing is kept of this stream any more.", code="stream_expired")
+            raise _expired()
         if now.attempt != job.attempt:
             raise Conflict("This stream is begun anew; ask again without Last-Event-ID.")
 
@@ -127,6 +132,10 @@ class Resumption:
             if asyncio.get_running_loop().time() > deadline:
                 raise Unavailable("The end of the answer is not recorded yet. Try again.", retry_after=2)
             await asyncio.sleep(0.05)
+
+
+def _expired() -> NotFound:
+    return NotFound("Nothing is kept of this stream any more.", code="stream_expired")
 
 
 def _position(text: str) -> tuple[int, int] | None:

@@ -203,9 +203,10 @@ class IdempotencyKey(models.Model):
     key_digest = models.BinaryField(max_length=32)  # SHA-256: a client may put anything into the header
     body_digest = models.BinaryField(max_length=32)
     job_id = models.UUIDField()
-    response_sealed = models.BinaryField(null=True)  # the whole answer, under the key-encryption key
+    response_sealed = models.BinaryField(null=True)  # the whole answer, under the key-encryption key; goes with content
     status = models.PositiveSmallIntegerField(null=True)
     expires_at = models.DateTimeField()
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["api_key", "key_digest"], name="idempotency_key_once")]
+        indexes = [models.Index(fields=["job_id"], name="idempotency_key_job")]

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from django.db import connection
 
+from kasbah.audit.asked import AskedState
 from kasbah.audit.content.erasure import COVERS, ERASE, KEPT, digest_of
 from kasbah.audit.models import Erasure
 from kasbah.audit.services.events import ActorRef, Event, EventType, Resource
@@ -123,6 +124,11 @@ def event(erasure: Erasure, target: Target, hits: Sequence[Hit], actor: ActorRef
             **({"key": str(target.key), "month": str(erasure.month)} if target.key else {}),
         },
     )
+
+
+def carried_out() -> int:
+    """How many requests to erase were carried out, ever. In the platform's scope."""
+    return Erasure.objects.filter(state=AskedState.APPROVED).count()
 
 
 def destroy(target: Target, hits: Sequence[Hit], told: UUID) -> None:

@@ -30,6 +30,13 @@ COVERS = """(
     AND (hold.until IS NULL OR content.created_at < hold.until)
 )"""
 HELD = f"EXISTS (SELECT FROM audit_legalhold AS hold WHERE {COVERS})"
+# Of the row `job` with tenant_id and request_id: something of its content was erased, by the clock or on demand. Then
+# no copy of it may be given out either, wherever one lies.
+ERASED = """EXISTS (
+    SELECT FROM audit_content AS content JOIN audit_contentkey AS key ON key.id = content.key_id
+    WHERE content.tenant_id = job.tenant_id AND content.request_id = job.request_id
+    AND (content.erased_at IS NOT NULL OR key.destroyed_at IS NOT NULL)
+)"""
 KEPT = """(
     (content.opening IS NOT NULL OR content.ciphertext IS NOT NULL)
     AND NOT EXISTS (

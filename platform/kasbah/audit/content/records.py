@@ -19,15 +19,27 @@ from kasbah.common.ids import uuid7
 NONE, COMMITMENT, SEALED = "none", "commitment", "sealed"
 TABLE = "audit_content"
 # One statement for all that is written together. The key must still be there: what is sealed under a destroyed key
-# would be erased before it was kept.
+# would be erased before it was kept. An answer whose prompt was erased while it was made is erased with it: its row
+# says so from the start, and the commitment in the event stays, as that of every erased content.
 INSERT = """
 INSERT INTO audit_content (id, tenant_id, project_id, key_id, request_id, event_id, part, form, data_class, level,
-    policy, ceiling_days, opening, record_key, ciphertext, erased_reason)
-SELECT new.*, '' FROM unnest(%s::uuid[], %s::uuid[], %s::uuid[], %s::uuid[], %s::text[], %s::uuid[], %s::text[],
+    policy, ceiling_days, opening, record_key, ciphertext, erased_at, erased_reason, erased_event)
+SELECT new.id, new.tenant_id, new.project_id, new.key_id, new.request_id, new.event_id, new.part, new.form,
+    new.data_class, new.level, new.policy, new.ceiling_days,
+    CASE WHEN gone.at IS NULL THEN new.opening END, CASE WHEN gone.at IS NULL THEN new.record_key END,
+    CASE WHEN gone.at IS NULL THEN new.ciphertext END, gone.at, coalesce(gone.reason, ''), gone.event
+FROM unnest(%s::uuid[], %s::uuid[], %s::uuid[], %s::uuid[], %s::text[], %s::uuid[], %s::text[],
     %s::text[], %s::text[], %s::text[], %s::text[], %s::int[], %s::bytea[], %s::bytea[], %s::bytea[])
     AS new (id, tenant_id, project_id, key_id, request_id, event_id, part, form, data_class, level,
         policy, ceiling_days, opening, record_key, ciphertext)
 JOIN audit_contentkey AS key ON key.id = new.key_id AND key.destroyed_at IS NULL
+LEFT JOIN LATERAL (
+    SELECT coalesce(prompt.erased_at, sealer.destroyed_at) AS at, coalesce(prompt.erased_event, sealer.destroyed_event)
+        AS event, CASE WHEN prompt.erased_at IS NULL THEN 'key_destroyed' ELSE prompt.erased_reason END AS reason
+    FROM audit_content AS prompt JOIN audit_contentkey AS sealer ON sealer.id = prompt.key_id
+    WHERE prompt.tenant_id = new.tenant_id AND prompt.request_id = new.request_id AND prompt.part = 'prompt'
+    AND new.part <> 'prompt' AND (prompt.erased_at IS NOT NULL OR sealer.destroyed_at IS NOT NULL)
+) AS gone ON true
 """
 
 

@@ -1,7 +1,7 @@
 """Content by policy, for those who write it and those who read it: see kasbah.audit.content."""
 
 from kasbah.audit.content import demand, erasure, late
-from kasbah.audit.content.erasure import settle
+from kasbah.audit.content.erasure import ERASED, settle
 from kasbah.audit.content.forms import BODY, STREAM, StreamForm
 from kasbah.audit.content.opening import Altered, Opened, open_record
 from kasbah.audit.content.records import (
@@ -21,6 +21,7 @@ from kasbah.audit.content.vault import MonthKey, Vault
 __all__ = [
     "BODY",
     "COMMITMENT",
+    "ERASED",
     "NONE",
     "SEALED",
     "STREAM",

@@ -193,6 +193,10 @@ class SyncStore:
         if entries:
             self._each("XDEL", [(stream, *entries)])
 
+    def delete(self, names: Sequence[str]) -> int:
+        """Delete keys; returns how many were there. Raises StoreAway."""
+        return sum(int(answer) for answer in self._each("DEL", [(name,) for name in names]))
+
     def exist(self, names: Sequence[str]) -> list[bool]:
         """Whether each key exists. Raises StoreAway."""
         return [bool(answer) for answer in self._each("EXISTS", [(name,) for name in names])]

@@ -14,6 +14,7 @@ from inference_worker.contract import keys, messages, sealing
 from inference_worker.contract.manifest import FileEntry
 from inference_worker.contract.messages import Assigned, Assignment, EngineSettings, SealedKey, checked, signed
 from inference_worker.contract.signing import BadToken, Purpose, Verifier, b64, key_id
+from kasbah.audit.services.content import demand
 from kasbah.common import rls
 from kasbah.common.isolation import Isolation
 from kasbah.residency.models import Site, SiteState
@@ -42,7 +43,7 @@ def write(reached: Reached, workers: Sequence[Worker]) -> int:
         everyone = [*workers, *Worker.objects.filter(site=reached.site, state=WorkerState.REVOKED)]
     if not everyone:
         return 0
-    wanted, control = _deployments(reached.site), control_keys()
+    wanted, control, epoch = _deployments(reached.site), control_keys(), _cache_epoch()
     site_keys = private_keys(reached.site)
     stopping = reached.site.state == SiteState.DRAINED and not _has_jobs(reached.site)
     current = reached.store.values([keys.assignment(str(worker.id)) for worker in everyone])
@@ -52,13 +53,19 @@ def write(reached: Reached, workers: Sequence[Worker]) -> int:
         revoked = state == "revoked"
         if stopping and not revoked:
             state = "drained"
-        draft = Draft(worker, state, [] if revoked else wanted, {} if revoked else site_keys, control)
+        draft = Draft(worker, state, [] if revoked else wanted, {} if revoked else site_keys, control, epoch)
         said = _said(token, control)
         if said is None or draft.differs(said):
             with isolation.apart(f"The assignment of worker {worker.name} of site {reached.site.slug}", StoreAway):
                 _write(reached, draft)
                 written += 1
     return written
+
+
+def _cache_epoch() -> int:
+    """One number for all tenants: what it costs the others is a cold cache after an erasure, which is rare."""
+    with rls.platform_scope():
+        return demand.carried_out()
 
 
 def _has_jobs(site: Site) -> bool:
@@ -76,6 +83,7 @@ class Draft:
     deployments: list[Assigned]
     site_keys: dict[str, X25519PrivateKey]
     control: ControlKeys
+    cache_epoch: int
 
     @property
     def identity(self) -> str:
@@ -99,10 +107,10 @@ class Draft:
 
     def differs(self, said: Assignment) -> bool:
         """Whether the worker was told something else. Boxes are new each time, so their names are compared."""
-        return (
-            [said.state, said.deployments, said.control_keys, said.identity, said.rotate, said.notices]
-            != [self.state, self.deployments, self.control_keys, self.identity, self.rotate, self.notices]
-        ) or [item.key_id for item in said.site_keys] != list(self.site_keys)
+        names = ("state", "deployments", "control_keys", "identity", "rotate", "notices", "cache_epoch")
+        return any(getattr(said, name) != getattr(self, name) for name in names) or [
+            item.key_id for item in said.site_keys
+        ] != list(self.site_keys)
 
     def signed(self, revision: int) -> str:
         """The token, by a key that the worker believes."""
@@ -117,6 +125,7 @@ class Draft:
             identity=self.identity,
             rotate=self.rotate,
             notices=self.notices,
+            cache_epoch=self.cache_epoch,
         )
         return signed(self.control.signer_for(self.worker.trusted_keys), Purpose.ASSIGNMENT, assignment)
 
