@@ -7,18 +7,19 @@ that tells nothing of the inside.
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
 from typing import Any
 
 from django.core.exceptions import PermissionDenied
 from django.core.exceptions import ValidationError as ModelValidationError
-from django.db import DataError, IntegrityError, OperationalError
+from django.db import DataError, IntegrityError
 from django.http import Http404, HttpRequest, JsonResponse
-from psycopg_pool import PoolTimeout
 from rest_framework import exceptions
 from rest_framework.response import Response
 
 from kasbah.common import errors
+from kasbah.common.database import unavailable
 from kasbah.common.requestid import current
 
 logger = logging.getLogger(__name__)
@@ -85,16 +86,14 @@ SIMPLE: tuple[tuple[tuple[type[Exception], ...], errors.KasbahError], ...] = (
         (DataError, UnicodeEncodeError, RecursionError),
         errors.Invalid("A value has characters or a size that cannot be stored."),
     ),
-    (
-        (OperationalError, PoolTimeout),
-        errors.Unavailable("The database is away; nothing was done. Try again.", retry_after=2),
-    ),
 )
 INSIDE = "Something failed inside; it was logged under this answer's x-request-id."
 
 
 def translate(error: Exception) -> errors.KasbahError:
     """The error that a person is meant to read."""
+    if (away := unavailable(error)) is not None:
+        return away
     for kinds, answer_to_them in SIMPLE:
         if isinstance(error, kinds):
             return answer_to_them
@@ -140,7 +139,10 @@ def first_problem(detail: Any, path: str = "") -> tuple[str | None, str]:
 
 def answer(error: errors.KasbahError) -> JsonResponse:
     """The same body outside Django REST framework."""
-    return JsonResponse(body(error), status=error.status)
+    response = JsonResponse(body(error), status=error.status, headers=error.headers)
+    if error.retry_after is not None:
+        response["Retry-After"] = str(max(1, round(error.retry_after)))
+    return response
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> JsonResponse:
@@ -159,8 +161,10 @@ def page_not_found(request: HttpRequest, exception: Exception) -> JsonResponse:
 
 
 def server_error(request: HttpRequest) -> JsonResponse:
-    """Django's handler500."""
-    return answer(errors.KasbahError(INSIDE))
+    """Django's handler500: of what failed outside a view too, such as the session that is stored after it."""
+    error = sys.exception()
+    away = unavailable(error) if error is not None else None
+    return answer(away or errors.KasbahError(INSIDE))
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> JsonResponse:

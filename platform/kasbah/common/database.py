@@ -12,8 +12,11 @@ from typing import Any
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
+import psycopg
 from django.conf import settings
-from psycopg import AsyncConnection, OperationalError
+from django.db import InterfaceError as DjangoInterfaceError
+from django.db import OperationalError as DjangoOperationalError
+from psycopg import AsyncConnection, InterfaceError, OperationalError
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from kasbah.common import rls
@@ -21,6 +24,23 @@ from kasbah.common.errors import Unavailable
 
 Connection = AsyncConnection[tuple[Any, ...]]
 RESTED = 0.5  # seconds
+
+
+# By the driver's and by Django's names; what Django wraps is the cause. A standby that has not been promoted, and a
+# server that ended the session in the middle, are InternalErrors.
+AWAY = (OperationalError, InterfaceError, PoolTimeout, DjangoOperationalError, DjangoInterfaceError)
+TAKES_NO_WRITES = psycopg.errors.ReadOnlySqlTransaction
+ENDED = psycopg.errors.IdleInTransactionSessionTimeout
+
+
+def unavailable(error: BaseException) -> Unavailable | None:
+    """What a caller is told where an error means that the database cannot do it now; None for every other error."""
+    for each in (error, error.__cause__):
+        if isinstance(each, TAKES_NO_WRITES):
+            return Unavailable("The database takes no writes now; nothing was done. Try again.", retry_after=5)
+        if isinstance(each, (*AWAY, ENDED)):
+            return Unavailable("The database is away; nothing was done. Try again.", retry_after=2)
+    return None
 
 
 class Database:
@@ -63,5 +83,7 @@ class Database:
                         await connection.execute(rls.SET_TENANT, [str(tenant)])
                     yield connection
                 self._used[connection] = time.monotonic()
-        except (OperationalError, PoolTimeout) as error:
-            raise Unavailable("The database is away; nothing was done. Try again.", retry_after=2) from error
+        except (psycopg.Error, PoolTimeout) as error:
+            if (away := unavailable(error)) is None:
+                raise
+            raise away from error

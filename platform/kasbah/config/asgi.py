@@ -14,6 +14,7 @@ from django.core.asgi import get_asgi_application
 
 from kasbah.common.checks import refuse_unsafe_role
 from kasbah.common.env import exit_on_wrong_setting
+from kasbah.common.stores import refuse_forgetful
 
 with exit_on_wrong_setting():
     _django = get_asgi_application()
@@ -29,5 +30,6 @@ with exit_on_wrong_setting():
 # that was moved and that nobody vouched for.
 refuse_unsafe_role()
 clusters.refuse_other()
+refuse_forgetful()
 
 application = Front(create_app(), _django)

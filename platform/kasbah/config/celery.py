@@ -15,6 +15,7 @@ from django.db import connections
 from inference_worker.contract.dumps import leave_no_dumps
 from kasbah.common.checks import UnsafeDatabase, refuse_unsafe_role
 from kasbah.common.env import exit_on_wrong_setting
+from kasbah.common.stores import ForgetfulStore, refuse_forgetful
 from kasbah.config.egress import guard
 
 # Tasks that speak to another machine, and may wait for it: to witnesses, receivers of the log, brokers of sites. Each
@@ -86,7 +87,8 @@ def _begin_safely(sender: Any = None, **_: object) -> None:
     try:
         refuse_unsafe_role()
         clusters.refuse_other()
-    except UnsafeDatabase as error:
+        refuse_forgetful()
+    except (UnsafeDatabase, ForgetfulStore) as error:
         raise SystemExit(str(error)) from error  # Celery logs what else a receiver raises, and goes on
 
 

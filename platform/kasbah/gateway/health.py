@@ -10,6 +10,7 @@ from uuid import UUID
 import msgspec
 from redis.exceptions import RedisError
 
+from kasbah.common import stores
 from kasbah.common.errors import Unavailable
 from kasbah.gateway.exchange import Exchange
 from kasbah.gateway.runtime import Runtime
@@ -49,33 +50,35 @@ class Readiness:
         await exchange.answer(200 if ready else 503, msgspec.json.encode(body))
 
     async def _look(self) -> dict[str, str]:
-        sites, store = await asyncio.gather(self._sites(), self._store())
+        (database, sites), store = await asyncio.gather(self._database(), self._store())
         return {
-            "database": "away" if sites is None else "ok",
+            "database": database,
             "store": store,
             # Without announcements nothing kept is used: slower, not wrong.
             "changes": "ok" if self._runtime.listener.healthy else "not listening, caches are bypassed",
-            "sites": self._state_of(sites or ()),
+            "sites": self._state_of(sites),
         }
 
     def _state_of(self, sites: Collection[UUID]) -> str:
         capacity = self._runtime.dispatcher.capacity
         if not sites or any(capacity.is_up(site) for site in sites):
             return "ok"
-        return f"none of {len(sites)} can be reached"
+        reasons = sorted({reason for site in sites if (reason := capacity.reason(site))})
+        return f"none of {len(sites)} can be reached" + (f" ({'; '.join(reasons)})" if reasons else "")
 
-    async def _sites(self) -> tuple[UUID, ...] | None:
-        """Ids of the active sites; None when the database does not answer."""
+    async def _database(self) -> tuple[str, tuple[UUID, ...]]:
+        """How the database is, and the ids of the active sites."""
         try:
             async with asyncio.timeout(PATIENCE), self._runtime.database.transaction(None) as connection:
-                return tuple(site.id for site in await load_sites(connection))
+                asked = await connection.execute("SELECT current_setting('transaction_read_only')")
+                state = "ok" if await asked.fetchone() == ("off",) else "read-only"
+                return state, tuple(site.id for site in await load_sites(connection))
         except (Unavailable, TimeoutError):
-            return None
+            return "away", ()
 
     async def _store(self) -> str:
         try:
             async with asyncio.timeout(PATIENCE):
-                await self._runtime.redis.ping()
+                return await stores.problem(self._runtime.redis) or "ok"
         except (RedisError, OSError, TimeoutError):
             return "away"
-        return "ok"

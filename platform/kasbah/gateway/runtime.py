@@ -8,7 +8,7 @@ from django.conf import settings
 from redis.asyncio import Redis
 
 from kasbah.audit.services.content import Vault
-from kasbah.common import env
+from kasbah.common import env, stores
 from kasbah.common.changes import ChangeListener
 from kasbah.common.database import Database
 from kasbah.gateway.cache import TenantCache
@@ -59,7 +59,7 @@ class Runtime:
         self.database = Database(size=pool_size())
         await self.database.open()
         closing.push_async_callback(self.database.close)
-        self.redis = Redis.from_url(settings.REDIS_URL, socket_timeout=2, socket_connect_timeout=2)
+        self.redis = stores.client()
         closing.push_async_callback(self.redis.aclose)
         self.listener = ChangeListener(settings.DATABASE_URL)
         self.principals = PrincipalCache(self.database, self.listener)

@@ -14,6 +14,7 @@ from django.conf import settings
 from redis import Redis
 from redis.exceptions import RedisError
 
+from kasbah.common import stores
 from kasbah.common.errors import RateLimited, Unavailable
 
 WINDOW = 15 * 60  # seconds
@@ -28,7 +29,7 @@ if tonumber(redis.call('GET', KEYS[2]) or '0') > 0 then redis.call('DECR', KEYS[
 
 @cache
 def _store() -> Redis:
-    return Redis.from_url(settings.REDIS_URL, socket_timeout=2, socket_connect_timeout=2)
+    return stores.sync_client()
 
 
 def _keys(address: str, email: str) -> tuple[tuple[str, int], ...]:

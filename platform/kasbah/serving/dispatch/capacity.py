@@ -34,6 +34,7 @@ class Capacity:
         self._tokens: dict[UUID, bytes] = {}
         self._reports: dict[UUID, Report] = {}
         self._seen_at: dict[UUID, float] = {}
+        self._reasons: dict[UUID, str] = {}
         self._open: frozenset[UUID] = frozenset()
         self._gate = LogGate()
 
@@ -58,6 +59,7 @@ class Capacity:
         for worker, token in zip(workers, values, strict=True):
             self._take(worker, token, name or str(site))
         self._seen_at[site] = time.monotonic()
+        self._reasons.pop(site, None)
 
     def _take(self, worker: WorkerRecord, token: bytes | None, site: str) -> None:
         if token is None:
@@ -79,9 +81,15 @@ class Capacity:
         """Whether the site's store answered lately."""
         return time.monotonic() - self._seen_at.get(site, float("-inf")) < FORGOTTEN
 
-    def is_down_now(self, site: UUID) -> None:
-        """Somebody found the site's store away: nothing is sent there before a look succeeds."""
+    def is_down_now(self, site: UUID, reason: str = "") -> None:
+        """Somebody found the site's store away or unfit: nothing is sent there before a look succeeds."""
         self._seen_at.pop(site, None)
+        if reason:
+            self._reasons[site] = reason
+
+    def reason(self, site: UUID) -> str:
+        """Why nothing is sent to a site that is not up, as far as that is known."""
+        return self._reasons.get(site, "")
 
     def ready(self, deployment: UUID, sites: Sequence[UUID]) -> tuple[UUID, ...]:
         """Those of `sites` where a worker serves the deployment now, the one with most free capacity first."""

@@ -37,6 +37,7 @@ class Link:
         self.offers: GroupCommit[Offer] = GroupCommit(self.carrier.send)
         self.away_since: float | None = None
         self.back_at = time.monotonic()
+        self.problem, self.asked_at = "", float("-inf")  # with the store though it answers, and when it was asked
         self._tasks: list[asyncio.Task[Any]] = []
 
     def start(self, watch: Callable[[Link], Any]) -> None:

@@ -10,13 +10,11 @@ from typing import Any
 
 from redis import Redis as SyncRedis
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry as AsyncRetry
-from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError, ResponseError
-from redis.retry import Retry
 
 from inference_worker.contract import keys, scripts
 from inference_worker.contract.sealing import CannotOpen
+from kasbah.common import stores
 
 Call = tuple[Sequence[str], Sequence[str | int | bytes]]  # keys and arguments of one call of a script
 DIGITS = 10  # of a sequence number or an attempt
@@ -51,13 +49,13 @@ def _frames_of(job: str, entries: Sequence[tuple[bytes, Mapping[bytes, bytes]]])
 def client_of(url: str, connections: int) -> Redis:
     """An asynchronous client without patience of its own: its callers say how long they wait.
 
-    It neither retries, which would outlast them, nor has a socket timeout: with one redis-py sends through
-    `asyncio.wait_for`, which in Python 3.11 swallows a cancellation that comes at the wrong moment.
+    It sends again only what met a connection that was gone, once. It has no socket timeout: with one redis-py sends
+    through `asyncio.wait_for`, which in Python 3.11 swallows a cancellation that comes at the wrong moment.
     """
     return Redis.from_url(
         url,
         max_connections=connections,
-        retry=AsyncRetry(NoBackoff(), 0),
+        retry=stores.async_retry(),
         socket_timeout=None,
         socket_connect_timeout=2.0,
         protocol=2,
@@ -122,6 +120,14 @@ class Store:
         except (RedisError, OSError, TimeoutError) as error:
             raise StoreAway(type(error).__name__) from error
 
+    async def problem(self) -> str:
+        """What is wrong with it though it answers; "" for nothing (stores.problem). Raises StoreAway."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await stores.problem(self.client)
+        except (RedisError, OSError, TimeoutError) as error:
+            raise StoreAway(type(error).__name__) from error
+
     async def frames(self, job: str, attempt: int) -> list[tuple[int, bytes]]:
         """All (sequence, sealed frames) that the store keeps of an attempt. Raises StoreAway."""
         try:
@@ -141,7 +147,7 @@ class SyncStore:
     def __init__(self, url: str, timeout: float) -> None:
         self.client: SyncRedis = SyncRedis.from_url(
             url,
-            retry=Retry(NoBackoff(), 0),
+            retry=stores.sync_retry(),
             socket_timeout=timeout,
             socket_connect_timeout=timeout,
             protocol=2,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kasbah.serving.dispatch.dispatcher import Dispatcher
 
 UNENDED_LOOKS = 5
+ASK_EVERY = 5.0  # seconds between two questions whether a site's store takes writes and keeps them
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ async def watch(dispatcher: Dispatcher, link: Link) -> None:
             if link.away_since is None:
                 logger.warning("The store of site %s is away: %s", link.record.slug, error)
             link.silent()
-            dispatcher.capacity.is_down_now(link.id)
+            dispatcher.capacity.is_down_now(link.id, "its store is away")
             _give_up(dispatcher, link)
         except Exception:
             logger.exception("The watch over site %s failed, goes on", link.record.slug)
@@ -43,9 +44,10 @@ async def watch(dispatcher: Dispatcher, link: Link) -> None:
 async def look(dispatcher: Dispatcher, link: Link) -> None:
     """One look. Raises StoreAway."""
     reachable = await link.carrier.answers()
+    problem = await _problem(link)
     await dispatcher.capacity.refresh(link.id, link.store, link.record.slug)
-    if not reachable:  # answers still come by the store, so that only new jobs must stay away
-        dispatcher.capacity.is_down_now(link.id)
+    if problem or not reachable:  # answers still come by the store, so that only new jobs must stay away
+        dispatcher.capacity.is_down_now(link.id, problem or "its broker is away")
     young = time.monotonic() - dispatcher.timings.look / 2
     jobs = [item for item in dispatcher.running_at(link.id) if item.offered_at < young and not item.moving]
     if not jobs:
@@ -67,6 +69,17 @@ async def look(dispatcher: Dispatcher, link: Link) -> None:
     if lost:
         logger.warning("%d attempts at site %s are lost", len(lost), link.record.slug)
         await dispatcher.again(lost)
+
+
+async def _problem(link: Link) -> str:
+    """What is wrong with the site's store though it answers, asked every few seconds, and at each look while something
+    is. Raises StoreAway."""
+    if link.problem or time.monotonic() - link.asked_at > ASK_EVERY:
+        found, link.asked_at = await link.store.problem(), time.monotonic()
+        if found != link.problem:
+            logger.warning("The store of site %s: %s", link.record.slug, found or "all is well again")
+        link.problem = found
+    return f"its store: {link.problem}" if link.problem else ""
 
 
 async def _is_lost(dispatcher: Dispatcher, link: Link, item: Running, sight: Sight) -> bool:

@@ -16,6 +16,7 @@ from kasbah.common import env
 from kasbah.common.checks import UnsafeDatabase, refuse_unsafe_role
 from kasbah.common.commands import Facts, KasbahCommand
 from kasbah.common.numbers import number_argument
+from kasbah.common.stores import ForgetfulStore, refuse_forgetful
 from kasbah.config import noted
 from kasbah.config.http_server import IDLE_TIMEOUT, BoundedProtocol, connection_limit
 from kasbah.config.preflight import check_settings, trusted_proxies
@@ -99,16 +100,17 @@ def refuse_unready() -> None:
     except UnsafeDatabase as error:
         raise CommandError(str(error)) from error
     if not missing:
-        _refuse_other_cluster()
+        _refuse_unsafe_parts()
     else:
         names = ", ".join(f"{migration.app_label}.{migration.name}" for migration, _ in missing[:3])
         raise CommandError(f"The database lacks {len(missing)} migrations ({names} ...). Run: python manage.py migrate")
 
 
-def _refuse_other_cluster() -> None:
+def _refuse_unsafe_parts() -> None:
     try:
         clusters.refuse_other()
-    except UnsafeDatabase as error:
+        refuse_forgetful()
+    except (UnsafeDatabase, ForgetfulStore) as error:
         raise CommandError(str(error)) from error
 
 
