@@ -1,4 +1,5 @@
-"""The engine's answer taken apart: events of a stream, chunks without `usage`, and the tokens counted.
+"""The engine's answer taken apart: events of a stream, chunks without `usage`, and the tokens counted. Of all of it
+only documented fields go on (answers.py).
 
 vLLM is asked for `continuous_usage_stats`, so that each chunk says how far it is and an answer that is cut off can
 be metered. The counts stay here: a client gets `usage` from the gateway, which knows whether it asked.
@@ -6,34 +7,13 @@ be metered. The counts stay here: a client gets `usage` from the gateway, which 
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
+from msgspec import UNSET, UnsetType
 
-from inference_worker.contract.bounds import Tokens
 from inference_worker.contract.frames import Data, Role
 from inference_worker.contract.messages import Usage
-
-
-class _Counts(msgspec.Struct):
-    prompt_tokens: Tokens = 0
-    completion_tokens: Tokens | None = 0
-
-
-class _Delta(msgspec.Struct):
-    content: Any = None
-    reasoning: Any = None
-    reasoning_content: Any = None
-    refusal: Any = None
-    tool_calls: Any = None
-    function_call: Any = None
-
-
-class _Choice(msgspec.Struct):
-    index: int = 0
-    text: str | None = None
-    delta: _Delta | None = None
-    finish_reason: str | None = None
+from inference_worker.stream.answers import Choice, Embedded, Generated, TokenCounts, Tokenized
+from inference_worker.stream.request import EMBEDDINGS, TOKENIZE
 
 
 class EngineError(msgspec.Struct, frozen=True):
@@ -45,21 +25,16 @@ class EngineError(msgspec.Struct, frozen=True):
     code: int | str | None = None
 
 
-class _Chunk(msgspec.Struct):
-    choices: list[_Choice] = []
-    usage: _Counts | None = None
-    error: EngineError | None = None
+class _Chunk(Generated):
+    """What an event may hold: a chunk, or an error."""
+
+    error: EngineError | UnsetType | None = UNSET
 
 
 class ErrorBody(msgspec.Struct, frozen=True):
     """Body of an answer that is not 200."""
 
     error: EngineError
-
-
-class _Answer(msgspec.Struct):
-    usage: _Counts | None = None
-    count: Tokens | None = None  # /tokenize
 
 
 class StreamFailed(Exception):
@@ -71,8 +46,9 @@ class StreamFailed(Exception):
 
 
 _chunk = msgspec.json.Decoder(_Chunk)
-_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_answer = msgspec.json.Decoder(_Answer)
+_generated = msgspec.json.Decoder(Generated)
+_embedded = msgspec.json.Decoder(Embedded)
+_tokenized = msgspec.json.Decoder(Tokenized)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -101,7 +77,7 @@ class Counter:
         self._prompt: dict[int, int] = {}
         self._total: Usage | None = None
 
-    def see(self, choices: list[_Choice], counts: _Counts) -> None:
+    def see(self, choices: list[Choice], counts: TokenCounts) -> None:
         """Take a chunk's counts in."""
         if not choices:
             self._total = Usage(counts.prompt_tokens, counts.completion_tokens or 0)
@@ -122,37 +98,24 @@ class Counter:
 def frame_of(event: bytes, counter: Counter) -> Role | Data | None:
     """The frame of one event, its counts taken; None for the usage chunk. Raises StreamFailed, ValueError."""
     chunk = _chunk.decode(event)
-    if chunk.error is not None:
+    if chunk.error:
         raise StreamFailed(chunk.error)
-    if chunk.usage is not None:
+    if chunk.usage:
         counter.see(chunk.choices, chunk.usage)
     if not chunk.choices:
         return None
-    fields = _fields.decode(event)
-    if fields.pop("usage", None) is not None:
-        event = _encode(fields)
-    return Data(event) if any(map(_has_content, chunk.choices)) else Role(event)
+    chunk.usage = chunk.error = UNSET
+    text = _encode(chunk)
+    return Data(text) if any(choice.has_content for choice in chunk.choices) else Role(text)
 
 
-def _has_content(choice: _Choice) -> bool:
-    if choice.text or choice.finish_reason:
-        return True
-    delta = choice.delta
-    return delta is not None and bool(
-        delta.content
-        or delta.reasoning
-        or delta.reasoning_content
-        or delta.refusal
-        or delta.tool_calls
-        or delta.function_call
-    )
-
-
-def usage_of(body: bytes) -> Usage:
-    """The counts of a whole answer; zero and inexact where it names none. Raises ValueError when it is not JSON."""
-    answer = _answer.decode(body)
-    if answer.usage is not None:
-        return Usage(answer.usage.prompt_tokens, answer.usage.completion_tokens or 0)
-    if answer.count is not None:
-        return Usage(answer.count, 0)
-    return Usage(0, 0, exact=False)
+def answer_of(path: str, body: bytes) -> tuple[bytes, Usage]:
+    """A whole answer as it leaves, and its counts; zero and inexact where it names none. Raises ValueError when it is
+    not what `path` answers."""
+    if path == TOKENIZE:
+        tokenized = _tokenized.decode(body)
+        return _encode(tokenized), Usage(tokenized.count, 0)
+    answer = (_embedded if path == EMBEDDINGS else _generated).decode(body)
+    counts = answer.usage
+    usage = Usage(counts.prompt_tokens, counts.completion_tokens or 0) if counts else Usage(0, 0, exact=False)
+    return _encode(answer), usage

@@ -152,7 +152,7 @@ class Job:
         except request.RequestRefused as refused:
             failure = Failure(400, "invalid_request", str(refused), refused.param)
         except chunks.StreamFailed as failed:
-            failure = failures.of_error(failed.error)
+            failure = failures.of_error(failed.error, asked)
         except EngineLost:
             self._target.on_lost()
             failure = failures.ENGINE_LOST
@@ -168,8 +168,8 @@ class Job:
             exchange.abort(Stopped(self._stopped))
         await exchange.finished
         if exchange.status != 200:
-            return self._failed(failures.of_answer(exchange.status, bytes(exchange.body)))
-        return self._done(self._counter.usage if asked.stream else self._take_body(exchange))
+            return self._failed(failures.of_answer(exchange.status, bytes(exchange.body), asked))
+        return self._done(self._counter.usage if asked.stream else self._take_body(asked, exchange))
 
     def _take_events(self, data: bytes) -> None:
         for event in self._events.feed(data):
@@ -179,10 +179,10 @@ class Job:
             if frame is not None:
                 self._add(frame, frame.chunk)
 
-    def _take_body(self, exchange: Exchange) -> Usage:
-        body = bytes(exchange.body)
+    def _take_body(self, asked: request.EngineRequest, exchange: Exchange) -> Usage:
+        body, usage = chunks.answer_of(asked.path, bytes(exchange.body))
         self._add(Body(body), body)
-        return chunks.usage_of(body)
+        return usage
 
     def _add(self, frame: Role | Data | Body, content: bytes) -> None:
         self._commitment.update(content)
@@ -205,7 +205,7 @@ class Job:
             return 0
         try:
             status, answer = await self._target.client.ask("POST", request.TOKENIZE, body, timeout=COUNT_TIMEOUT)
-            return chunks.usage_of(answer).prompt_tokens if status == 200 else 0
+            return chunks.answer_of(request.TOKENIZE, answer)[1].prompt_tokens if status == 200 else 0
         except (EngineLost, TimeoutError, ValueError):
             return 0
 

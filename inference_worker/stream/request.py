@@ -21,6 +21,8 @@ FORBIDDEN = frozenset(
 )
 # Fields of vLLM's own that are not a client's to set: they are left out.
 DROPPED = ("stream_options", "request_id", "priority", "cache_salt")
+# What the platform sets besides; no client knows of it.
+ADDED = frozenset({"cache_salt", "stream_options"})
 
 # What /tokenize takes of a chat request, so that its prompt is counted as the engine would read it.
 _TOKENIZED = ("model", "messages", "tools", "add_generation_prompt", "continue_final_message", "chat_template_kwargs")

@@ -12,6 +12,7 @@ What a request does is said in its prompt, between double brackets, so it travel
     tag=T          the answer is " T0 T1 T2 ..." (default tag: "t")
     crash_after=N  the process ends after N tokens (0: before the first)
     error=STATUS   answers this status with vLLM's error body
+    refuse=NAME    answers 400 with one of REFUSALS, as vLLM words it
     stream_error=N an error object after N tokens of a stream
     hang           the whole process stops answering (SIGSTOP)
 
@@ -47,6 +48,21 @@ import msgspec
 DIRECTIVE = re.compile(r"\[\[(.*?)\]\]")
 CREATED = 1_750_000_000
 DIMENSIONS = 8
+# What vLLM's answers, choices and messages have besides OpenAI's fields; none of it is a client's to see.
+OWN = {
+    "kv_transfer_params": {"remote_host": "10.0.0.7", "remote_block_ids": [1]},
+    "ec_transfer_params": None,
+    "prompt_logprobs": None,
+    "prompt_token_ids": [1, 2],
+    "metrics": {"queue_time": 0.1},
+}
+OWN_OF_CHOICE = {"token_ids": [7], "routed_experts": "gAAA"}
+REFUSALS = {
+    "tools": (400, '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set', None),
+    "path": (400, "Cannot read /srv/models/secret-model/tokenizer.json", "cache_salt"),
+    "endpoint": (501, "The model does not support Embeddings API", None),
+}
+OWN_TEXT = json.dumps(OWN)[1:-1]
 
 
 def write_program(path: Path, environment: Mapping[str, str] | None = None) -> Path:
@@ -175,9 +191,14 @@ class Connection(asyncio.Protocol):
         if "error" in request.options:
             status = int(request.options["error"])
             self._json(status, _error(status, f"asked to fail, 'input': '{_text(request.body)}'", "messages"))
+        elif "refuse" in request.options:
+            status, message, param = REFUSALS[request.options["refuse"]]
+            self._json(status, _error(status, message, param))
         elif request.path == "/tokenize":
             count = request.prompt_tokens
-            self._json(200, {"count": count, "max_model_len": 2048, "tokens": list(range(count)), "token_strs": None})
+            self._json(
+                200, {"count": count, "max_model_len": 2048, "tokens": list(range(count)), "token_strs": None, **OWN}
+            )
         elif request.path == "/v1/embeddings":
             self._json(200, _embeddings(request, self._model))
         elif request.path in ("/v1/chat/completions", "/v1/completions"):
@@ -195,13 +216,15 @@ class Connection(asyncio.Protocol):
             await self._step(request)
         words = "".join(_word(request, i) for i in range(request.tokens))
         chat = request.path.startswith("/v1/chat")
-        payload = {"message": {"role": "assistant", "content": words}} if chat else {"text": words}
-        choices = [{"index": i, **payload, "logprobs": None, "finish_reason": "length"} for i in range(request.n)]
+        payload = {"message": {"role": "assistant", "content": words, "citations": []}} if chat else {"text": words}
+        rest = {"logprobs": None, "finish_reason": "length", **OWN_OF_CHOICE}
+        choices = [{"index": i, **payload, **rest} for i in range(request.n)]
         self._json(200, {
             "id": f"{'chatcmpl' if chat else 'cmpl'}-{request.id}",
             "object": "chat.completion" if chat else "text_completion",
             "created": CREATED, "model": self._model, "choices": choices,
             "usage": json.loads(_usage(request.prompt_tokens, request.tokens * request.n)),
+            **OWN,
         })  # fmt: skip
 
     async def _step(self, request: Request) -> None:
@@ -222,9 +245,13 @@ class Connection(asyncio.Protocol):
         head += '"choices":['
         self._begin_stream()
 
+        own = json.dumps(OWN_OF_CHOICE)[1:-1]
+
         def chunk(index: int, delta: str, finish: str, count: int) -> str:
             tail = f',"usage":{_usage(request.prompt_tokens, count)}' if continuous else ""
-            return f'{head}{{"index":{index},{delta},"logprobs":null,"finish_reason":{finish}}}]{tail}}}'
+            return (
+                f'{head}{{"index":{index},{delta},"logprobs":null,"finish_reason":{finish},{own}}}]{tail},{OWN_TEXT}}}'
+            )
 
         if chat:
             for index in range(request.n):
@@ -288,7 +315,7 @@ def _embeddings(request: Request, model: str) -> dict[str, Any]:
     data = [{"index": i, "object": "embedding", "embedding": vector} for i, vector in enumerate(encoded)]
     count = request.prompt_tokens
     usage = {"prompt_tokens": count, "total_tokens": count, "completion_tokens": 0}
-    return {"id": request.id, "object": "list", "created": CREATED, "model": model, "data": data, "usage": usage}
+    return {"id": request.id, "object": "list", "created": CREATED, "model": model, "data": data, "usage": usage, **OWN}
 
 
 async def serve(model: str, socket: str) -> None:
