@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from inference_worker.contract import thinking
 from inference_worker.contract.messages import Payload
 
 CHAT, COMPLETIONS, EMBEDDINGS, TOKENIZE = "/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/tokenize"
@@ -63,6 +64,7 @@ def prepare(payload: Payload, *, model: str, salt: str) -> EngineRequest:
     for name in FORBIDDEN & fields.keys():
         if fields[name] is not None:
             raise RequestRefused(f"{name} may not be set by a request", name)
+    _check_switches(fields.get("chat_template_kwargs"))
     generating = payload.path in GENERATING
     for name in DROPPED:
         fields.pop(name, None)
@@ -78,6 +80,18 @@ def prepare(payload: Payload, *, model: str, salt: str) -> EngineRequest:
     return EngineRequest(
         payload.path, msgspec.json.encode(fields), payload.stream, fields, _whole(fields.get("n")), _prompts(fields)
     )
+
+
+def _check_switches(variables: Any) -> None:
+    """Only the switches of thinking, with plain values, are a request's to set (contract.thinking)."""
+    name = "chat_template_kwargs"
+    if variables is None:
+        return
+    if not isinstance(variables, dict):
+        raise RequestRefused(f"{name} is an object", name)
+    for variable, value in variables.items():
+        if not thinking.is_allowed(variable, value):
+            raise RequestRefused(f"{variable[:40]!r} may not be set in {name} by a request", name)
 
 
 def cache_salt(key: bytes, tenant: str, epoch: int) -> str:

@@ -70,6 +70,7 @@ WRONG: dict[str, tuple[str, ...]] = {
     "QUEUE_WAIT_S": NUMBERS,
     "STORE_PATIENCE_S": NUMBERS,
     "STREAM_HOLD": NUMBERS,
+    "DEFAULT_OUTPUT_TOKENS": NUMBERS,
     "DEMO_BROKER_URL": STORES,
     "DEMO_MODEL": ("smollm", "../x"),
     "DEMO_NEW_KEY": ("yes",),

@@ -7,7 +7,7 @@ What a request does is said in its prompt, between double brackets, so it travel
 
     [[tokens=64 delay=0.02 tag=a]]
 
-    tokens=N       tokens of the answer (else max_tokens, else 16), never more than max_tokens
+    tokens=N       tokens of the answer (else max_tokens if it is below 1,000, else 16), never more than max_tokens
     delay=S        seconds before each token (default: the variable FAKE_DELAY, 0)
     tag=T          the answer is " T0 T1 T2 ..." (default tag: "t")
     crash_after=N  the process ends after N tokens (0: before the first)
@@ -99,7 +99,7 @@ class Request:
         self.options = _options(text)
         self.prompt_tokens = len(text.split())
         limit = body.get("max_completion_tokens") or body.get("max_tokens")
-        self.tokens = int(self.options.get("tokens", limit or 16))
+        self.tokens = int(self.options.get("tokens", limit if limit and limit < 1000 else 16))
         if limit is not None:
             self.tokens = min(self.tokens, int(limit))
         self.delay = float(self.options.get("delay", os.environ.get("FAKE_DELAY", "0")))

@@ -27,7 +27,7 @@ from tests.gateway.calls import (
     post,
     usage_of,
 )
-from tests.gateway.stack import Stack
+from tests.gateway.stack import CONTEXT, Stack
 
 RATE = {f"x-ratelimit-{what}-{of}" for what in ("limit", "remaining", "reset") for of in ("requests", "tokens")}
 
@@ -148,8 +148,9 @@ def test_models_are_those_of_the_key(stack: Stack, client_of: Household) -> None
     assert listed["object"] == "list"
     [model] = listed["data"]
     assert model == get(stack, client_of, "/v1/models/mini").json()
-    assert set(model) == {"id", "object", "created", "owned_by"}
+    assert set(model) == {"id", "object", "created", "owned_by", "max_model_len"}
     assert (model["id"], model["object"], model["owned_by"]) == ("mini", "model", "tests")
+    assert model["max_model_len"] == CONTEXT
     stranger = factories.household()
     assert get(stack, stranger, "/v1/models").json()["data"] == []
     assert error_of(get(stack, stranger, "/v1/models/mini"))["code"] == "model_not_found"
@@ -176,7 +177,9 @@ def test_the_engine_gets_what_it_needs_and_nothing_else(stack: Stack, client_of:
     first, second = (
         line["body"] for line in lines if line["event"] == "start" and "only-this" in json.dumps(line["body"])
     )
-    assert set(first) == {"model", "messages", "temperature", "stop", "stream", "cache_salt"}
+    assert set(first) == {
+        "model", "messages", "temperature", "stop", "stream", "cache_salt", "max_completion_tokens",
+    }  # fmt: skip
     assert first["cache_salt"] != second["cache_salt"]
 
 

@@ -21,7 +21,7 @@ MINIMAL: dict[int, dict[str, Any]] = {
 }
 # Fields of vLLM 0.32 that a client may not set: they reach caches, templates, files, scheduling.
 ENGINES_OWN = [
-    "add_special_tokens", "allowed_token_ids", "bad_words", "cache_salt", "chat_template", "chat_template_kwargs",
+    "add_special_tokens", "allowed_token_ids", "bad_words", "cache_salt", "chat_template",
     "continue_final_message", "documents", "ec_transfer_params", "guided_json", "kv_transfer_params", "length_penalty",
     "logits_processors", "media_io_kwargs", "mm_processor_kwargs", "priority", "prompt_embeds", "prompt_logprobs",
     "repetition_detection", "request_id", "return_token_ids", "return_tokens_as_token_ids", "session_id",

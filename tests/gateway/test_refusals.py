@@ -39,6 +39,34 @@ def test_residency_denial_names_rule_and_version_and_is_final(stack: Stack) -> N
     assert post(stack, who, CHAT, chat("x"), kasbah_data_class="public").status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("rule", "sent", "said"),
+    [
+        ({"tags": ["health"]}, {"kasbah_data_tags": "health, press"}, "Without the tags it would be allowed."),
+        ({"purposes": ["training"]}, {"kasbah_purpose": "training"}, "With another purpose it would be allowed."),
+        (
+            {"tags": ["health"]},
+            {"kasbah_data_tags": "health", "kasbah_purpose": "support"},
+            "the tags health and the purpose support. Without the tags it would be allowed.",
+        ),
+        ({"data_classes": ["internal"]}, {}, "the class internal, no tags and no purpose. Ask"),
+    ],
+)
+def test_a_denial_names_all_that_was_asked_and_what_it_is_for(
+    stack: Stack, rule: dict[str, Any], sent: dict[str, str], said: str
+) -> None:
+    document = everything()
+    document["rules"].append({"id": "not-this", "effect": "deny", "sites": ["*"], **rule})
+    response = post(stack, stack.household(document), CHAT, chat("x"), kasbah_data_class="internal", **sent)
+    message = error_of(response)["message"]
+    assert response.status_code == 403
+    assert "rule not-this" in message
+    assert "for the model mini, with the class internal" in message
+    assert said in message
+    for name in sent:
+        assert name.replace("_", "-") in message, "the header to correct"
+
+
 def test_the_simulator_counts_real_requests_exactly(stack: Stack) -> None:
     """A draft that frees secrets and stops what is public, against requests as clients made them."""
     document = everything()

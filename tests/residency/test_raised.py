@@ -119,8 +119,9 @@ def test_the_refusal_says_which_of_the_two_denied() -> None:
     for own, _, denied_as, _ in CASES[:3]:
         policy = compile_policy(document(*own, classifier=CLASSIFIED), version=3)
         asked = ask(data_class="public")
-        decision = decide_raised(policy, asked, raised(asked, policy, FOUND))
-        said.append(refusals.residency_denied(decision, FOUND).message)
+        question = raised(asked, policy, FOUND)
+        decision = decide_raised(policy, asked, question)
+        said.append(refusals.residency_denied(policy, decision, asked, question, FOUND).message)
         assert all(f"paris (no rule allows it, as it was {name})" in said[-1] for name in denied_as)
     assert "It is denied as it was declared (public). " in said[0]
     assert "take out" not in said[0]  # for that would change nothing

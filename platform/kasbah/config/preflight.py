@@ -67,6 +67,7 @@ READERS: tuple[Callable[[], object], ...] = (
     timings.timings,
     carriers.carrier_name,
     runtime.stream_hold,
+    runtime.default_output,
     runtime.pool_size,
     classifying.own_detector,
     demo_broker,

@@ -17,7 +17,7 @@ from kasbah.audit.services import Event, EventType, content
 from kasbah.audit.services.content import Place
 from kasbah.common.errors import Forbidden, Invalid, KasbahError, QuotaExceeded, Unauthenticated
 from kasbah.common.numbers import read_number
-from kasbah.gateway import idempotency, keeping, refusals
+from kasbah.gateway import estimate, idempotency, keeping, refusals
 from kasbah.gateway.bodies import base
 from kasbah.gateway.cache import Facts
 from kasbah.gateway.endpoints import Endpoint
@@ -56,7 +56,7 @@ class Wish:
     @property
     def longest(self) -> int:
         """Tokens of the model's context."""
-        return int(self.deployment.engine_settings.get("max_model_len", 2048))
+        return self.deployment.context
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +128,7 @@ async def understand(runtime: Runtime, exchange: Exchange, endpoint: Endpoint) -
         key=idempotency.read(principal, exchange.header(b"idempotency-key"), endpoint.path, data),
     )
     body.check(wish.longest)
+    body.check_model(deployment.architecture)
     return wish
 
 
@@ -165,20 +166,17 @@ async def admit(runtime: Runtime, exchange: Exchange, wish: Wish) -> Admitted | 
     wish = await _classified(runtime, wish)
     decision = decide_raised(wish.facts.policy, wish.asked, wish.question)
     if not decision.allowed:
-        await _deny(runtime, exchange, wish, decision, refusals.residency_denied(decision, wish.found))
+        error = refusals.residency_denied(wish.facts.policy, decision, wish.asked, wish.question, wish.found)
+        await _deny(runtime, exchange, wish, decision, error)
     if not runtime.dispatcher.capacity.ready(wish.deployment.id, decision.sites):
         sites = [wish.facts.sites[site] for site in decision.sites]
         closed = {site.slug: site.state for site in sites if not site.takes_jobs}
         raise refusals.no_capacity(wish.deployment.name, closed)
     limits = await runtime.tenants.limits(wish.principal)
-    body = wish.body
+    likely = estimate.of(wish.body, len(wish.data), wish.longest, limits.tokens_at_once, runtime.default_output)
+    wish = replace(wish, body=likely.body)
     try:
-        reservation = await runtime.meter.reserve(
-            wish.principal,
-            limits,
-            body.prompt_at_most(len(wish.data), wish.longest),
-            body.completion_at_most(wish.longest),
-        )
+        reservation = await runtime.meter.reserve(wish.principal, limits, likely.prompt, likely.completion)
     except QuotaExceeded as error:
         await _deny(runtime, exchange, wish, decision, error)
     try:

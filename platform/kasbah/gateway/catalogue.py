@@ -32,4 +32,5 @@ def _model(deployment: DeploymentRecord) -> dict[str, object]:
         "object": "model",
         "created": int(deployment.created.timestamp()),
         "owned_by": deployment.owned_by,
+        "max_model_len": deployment.context,
     }

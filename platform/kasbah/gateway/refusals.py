@@ -2,20 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from msgspec.structs import replace
 
 from kasbah.common.errors import Forbidden, Invalid, KasbahError, NotFound, Unavailable
-from kasbah.residency.services import DECLARED, RAISED, Decision
+from kasbah.residency.services import DECLARED, RAISED, CompiledPolicy, Decision, Question, decide_raised
 from kasbah.residency.services.classification import UNREAD, summary
 
 
-def residency_denied(decision: Decision, found: Mapping[str, int]) -> Forbidden:
-    """Names the rule, the policy version, and what the classifier found; trying again changes nothing."""
+def residency_denied(
+    policy: CompiledPolicy | None, decision: Decision, asked: Question, question: Question, found: Mapping[str, int]
+) -> Forbidden:
+    """Names the rule, the policy version, what was asked, and what the classifier found; trying again changes nothing.
+
+    `asked`: as the client asked; `question`: as it was decided about, with what the classifier added.
+    """
+    deciding = _deciding(policy, asked, question)
     return Forbidden(
         f"Residency policy version {decision.policy_version}, rule {decision.rule}: {decision.explain()}"
-        f" {_as_which(decision)}Ask your tenant's administrator, or {_way_out(decision, found)}",
+        f" {_as_which(decision)}{_asked(decision, question)}{_without(deciding)}"
+        f"Ask your tenant's administrator, or {_way_out(decision, found)}{_also(question)}",
         code="residency_denied",
     )
+
+
+def _asked(decision: Decision, question: Question) -> str:
+    """All that a rule may have looked at, so that it is not only the class that is named."""
+    tags = f"the tags {', '.join(question.tags)}" if question.tags else "no tags"
+    purpose = f"the purpose {question.purpose}" if question.purpose else "no purpose"
+    return f"It was asked for the model {question.model}, with the class {decision.data_class}, {tags} and {purpose}. "
+
+
+def _deciding(policy: CompiledPolicy | None, asked: Question, question: Question) -> list[str]:
+    """What of the tags and the purpose it is denied for: with another value it would be allowed."""
+    changes: dict[str, dict[str, Any]] = {}
+    if question.tags:
+        changes["without the tags"] = {"tags": ()}
+    if question.purpose:
+        changes["with another purpose"] = {"purpose": "-"}  # one that no rule can name
+    return [
+        words
+        for words, change in changes.items()
+        if decide_raised(policy, replace(asked, **change), replace(question, **change)).allowed
+    ]
+
+
+def _without(deciding: Sequence[str]) -> str:
+    return f"{' or '.join(deciding).capitalize()} it would be allowed. " if deciding else ""
+
+
+def _also(question: Question) -> str:
+    """The headers that the caller sent besides the class."""
+    sent = {"kasbah-data-tags": question.tags, "kasbah-purpose": question.purpose}
+    if not (names := [name for name, value in sent.items() if value]):
+        return ""
+    return f" {' and '.join(names)} can be corrected too, if they do not say what the content really is."
 
 
 def _as_which(decision: Decision) -> str:

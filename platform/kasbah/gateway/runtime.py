@@ -26,13 +26,19 @@ def stream_hold() -> float:
     return env.number("STREAM_HOLD", 10.0, least=0, most=3600)
 
 
+def default_output() -> int:
+    """KASBAH_DEFAULT_OUTPUT_TOKENS, tokens. Raises SettingInvalid."""
+    return env.integer("DEFAULT_OUTPUT_TOKENS", 4096, least=1, most=1_000_000)
+
+
 def pool_size() -> int:
     """KASBAH_GATEWAY_POOL, connections. Raises SettingInvalid."""
     return env.integer("GATEWAY_POOL", 4, least=1, most=1000)
 
 
 class Runtime:
-    """Connections, caches and writers. `hold`: seconds in which a stream's status may still become an error's."""
+    """Connections, caches and writers. `hold`: seconds in which a stream's status may still become an error's;
+    `default_output`: tokens of an answer whose request names no limit."""
 
     database: Database
     redis: Redis
@@ -49,6 +55,7 @@ class Runtime:
     def __init__(self) -> None:
         self.turns = Turns()
         self.hold = stream_hold()
+        self.default_output = default_output()
         self._closing = AsyncExitStack()
 
     async def open(self) -> None:

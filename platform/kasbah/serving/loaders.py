@@ -9,7 +9,8 @@ from kasbah.serving.records import DeploymentRecord, WorkerRecord
 
 DEPLOYMENTS = """
 SELECT deployment.id, deployment.name, version.digest, deployment.engine_settings, deployment.created_at,
-    model.publisher, array_agg(site.id ORDER BY site.slug) FILTER (WHERE site.id IS NOT NULL)
+    model.publisher, coalesce(version.topology->>'architecture', ''),
+    array_agg(site.id ORDER BY site.slug) FILTER (WHERE site.id IS NOT NULL)
 FROM serving_deployment AS deployment
 JOIN serving_deploymentgrant AS allowed ON allowed.deployment_id = deployment.id AND allowed.tenant_id = %s
 JOIN registry_modelversion AS version ON version.id = deployment.model_version_id
@@ -41,7 +42,8 @@ async def load_deployments(connection: Connection, tenant_id: UUID) -> tuple[Dep
             engine_settings=row[3],
             created=row[4],
             owned_by=row[5],
-            sites=tuple(row[6] or ()),
+            architecture=row[6],
+            sites=tuple(row[7] or ()),
         )
         for row in await rows.fetchall()
     )

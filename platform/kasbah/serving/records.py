@@ -22,6 +22,12 @@ class DeploymentRecord:
     engine_settings: dict[str, Any]
     created: datetime
     owned_by: str
+    architecture: str = ""  # as config.json names it, such as Qwen3MoeForCausalLM
+
+    @property
+    def context(self) -> int:
+        """Tokens of the model's context, as it is served."""
+        return int(self.engine_settings.get("max_model_len", 2048))
 
 
 @dataclass(frozen=True, slots=True)

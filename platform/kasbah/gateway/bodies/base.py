@@ -52,6 +52,9 @@ class Body(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaul
     def check(self, longest: int) -> None:
         """Raise Invalid for what types cannot say; `longest` is the model's context in tokens."""
 
+    def check_model(self, architecture: str) -> None:
+        """Raise Invalid for what this kind of model cannot take; `architecture` as its config.json names it."""
+
     @property
     def streams(self) -> bool:
         """Whether the client asked for a stream."""
@@ -71,9 +74,17 @@ class Body(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaul
         """How many prompts the body holds."""
         return 1
 
+    def answers(self) -> int:
+        """How many answers the prompts get, each with the prompt in one context."""
+        return self.prompts()
+
     def completion_at_most(self, longest: int) -> int:
         """Tokens that the answer may have, all choices together."""
         return 0
+
+    def with_limit(self, tokens: int) -> Self:
+        """The body as the engine gets it, with a limit of an answer where it names none."""
+        return self
 
     def prompt_at_most(self, size: int, longest: int) -> int:
         """Tokens that the prompts may have: no token is shorter than a byte of the body's `size`, nor a prompt

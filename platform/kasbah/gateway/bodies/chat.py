@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import copy
 from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
@@ -10,6 +11,7 @@ import msgspec
 from kasbah.common.errors import Invalid
 from kasbah.gateway.bodies.base import Count, Generation, Logprobs
 from kasbah.gateway.bodies.schemas import SchemaBudget
+from kasbah.gateway.bodies.thinking import Effort, TemplateSwitches
 
 MAX_MESSAGES = 4096
 MAX_TOOLS = 128
@@ -188,11 +190,12 @@ class ChatBody(Generation, kw_only=True):
     )
 
     messages: Annotated[list[Message], msgspec.Meta(min_length=1, max_length=MAX_MESSAGES)]
+    chat_template_kwargs: TemplateSwitches | None = None
     logprobs: bool | None = None
     top_logprobs: Logprobs | None = None
     max_completion_tokens: Count | None = None
     parallel_tool_calls: bool | None = None
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    reasoning_effort: Effort | None = None
     response_format: ResponseFormat | None = None
     tools: Annotated[list[Tool], msgspec.Meta(max_length=MAX_TOOLS)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
@@ -216,8 +219,22 @@ class ChatBody(Generation, kw_only=True):
     def limit(self) -> int | None:
         return self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
 
+    def answers(self) -> int:
+        return self.n or 1
+
     def completion_at_most(self, longest: int) -> int:
-        return (self.n or 1) * (self.limit() or longest)
+        return self.answers() * (self.limit() or longest)
+
+    def with_limit(self, tokens: int) -> ChatBody:
+        if self.limit() is not None:
+            return self
+        body = copy(self)
+        body.max_completion_tokens = max(tokens, self.min_tokens or 1)
+        return body
+
+    def check_model(self, architecture: str) -> None:
+        if self.chat_template_kwargs is not None:
+            self.chat_template_kwargs.check(architecture)
 
     def check(self, longest: int) -> None:
         super().check(longest)

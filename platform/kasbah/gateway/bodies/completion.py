@@ -36,8 +36,11 @@ class CompletionBody(Generation, kw_only=True):
             return 1
         return len(self.prompt)
 
+    def answers(self) -> int:
+        return self.prompts() * (self.n or 1)
+
     def completion_at_most(self, longest: int) -> int:
-        return self.prompts() * (self.n or 1) * (self.max_tokens or DEFAULT_MAX_TOKENS)
+        return self.answers() * (self.max_tokens or DEFAULT_MAX_TOKENS)
 
     def check(self, longest: int) -> None:
         super().check(longest)

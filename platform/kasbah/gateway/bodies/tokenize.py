@@ -11,6 +11,9 @@ from kasbah.common.errors import Invalid
 from kasbah.gateway.bodies.base import Body
 from kasbah.gateway.bodies.chat import MAX_MESSAGES, MAX_TOOLS, Message, Tool, check_tools, turns
 from kasbah.gateway.bodies.schemas import SchemaBudget
+from kasbah.gateway.bodies.thinking import TemplateSwitches
+
+BESIDE_MESSAGES = ("tools", "add_generation_prompt", "chat_template_kwargs")
 
 
 class TokenizeBody(Body, kw_only=True):
@@ -22,15 +25,21 @@ class TokenizeBody(Body, kw_only=True):
     add_special_tokens: bool | None = None
     add_generation_prompt: bool | None = None
     return_token_strs: bool | None = None
+    chat_template_kwargs: TemplateSwitches | None = None
 
     def check(self, longest: int) -> None:
         if (self.prompt is None) == (self.messages is None):
             raise Invalid("Send either prompt or messages.", param="prompt")
-        if self.prompt is not None and (self.tools is not None or self.add_generation_prompt is not None):
-            raise Invalid("tools and add_generation_prompt go with messages.", param="tools")
+        for name in BESIDE_MESSAGES:
+            if self.prompt is not None and getattr(self, name) is not None:
+                raise Invalid(f"{name} goes with messages.", param=name)
         for index, message in enumerate(self.messages or ()):
             message.check(f"messages[{index}]")
         check_tools(self.tools, SchemaBudget())
+
+    def check_model(self, architecture: str) -> None:
+        if self.chat_template_kwargs is not None:
+            self.chat_template_kwargs.check(architecture)
 
     def as_sent(self) -> TokenizeBody:
         body = super().as_sent()

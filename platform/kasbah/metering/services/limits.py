@@ -42,6 +42,12 @@ class Limits:
 
     records: tuple[LimitRecord, ...] = ()
 
+    @property
+    def tokens_at_once(self) -> int | None:
+        """The most tokens that one request may ever take: the narrowest limit a minute. None: there is none."""
+        numbers = (record.tokens_per_minute for record in self.records)
+        return min((number for number in numbers if number is not None), default=None)
+
 
 async def load_limits(connection: Connection, principal: Principal) -> Limits:
     """The limits of a key; `connection` speaks for its tenant or for the platform."""
