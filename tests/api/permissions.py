@@ -118,6 +118,7 @@ ALLOWED: dict[str, set[str]] = {
     "POST /api/sites/<pk>/cordon/": ROOT,
     "POST /api/sites/<pk>/drain/": ROOT,
     "POST /api/sites/<pk>/resume/": ROOT,
+    "POST /api/sites/<pk>/retire/": ROOT,
     "GET /api/sites/<pk>/keys/": ROOT,
     "POST /api/sites/<pk>/keys/": ROOT,
     "POST /api/sites/<pk>/keys/switch/": ROOT,

@@ -47,7 +47,7 @@ def test_a_sites_life_and_what_was_found_there(root, platform):
     assert found.pop("checked_at") == found.pop("since")
     assert found == {
         "life": "unreachable", "broker_state": "AccessRefused", "store_state": "ok", "workers": 2, "alive": 1,
-        "capacity": 8, "running": 3,
+        "capacity": 8, "running": 3, "troubles": [],
     }  # fmt: skip
     for verb, state in (("cordon", "cordoned"), ("drain", "drained"), ("resume", "active")):
         assert root.post(f"{one}{verb}/").json()["state"] == state

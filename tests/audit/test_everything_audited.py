@@ -276,6 +276,9 @@ def _platform(http: Http, root: APIClient, second: APIClient) -> None:
     http.call(root, "POST /api/enrolment-tokens/", {"site": place}, status=201)
     for verb in ("cordon", "drain", "resume"):
         http.call(root, f"POST /api/sites/<uuid:pk>/{verb}/", pk=place)
+    given_up = http.call(root, "POST /api/sites/", site | {"slug": factories.slug("site")}, status=201)["id"]
+    for verb in ("drain", "retire"):
+        http.call(root, f"POST /api/sites/<uuid:pk>/{verb}/", pk=given_up)
     worker = Worker.objects.create(site_id=place, name="w", public_key=b"k" * 32)
     for verb in ("approve", "cordon", "drain", "resume", "rotate-key", "revoke"):
         http.call(root, f"POST /api/workers/<uuid:pk>/{verb}/", pk=worker.id)
@@ -365,6 +368,9 @@ def test_each_recorded_command_leaves_its_event(
     run("workers", "reject", str(stranger.id))
     for verb in ("cordon", "drain", "resume"):
         run("sites", verb, "paris")
+    run("createsite", "--slug", "oslo", "--name", "Oslo", "--jurisdiction", "NO", "--broker", "redis://127.0.0.1:1/0")
+    for verb in ("drain", "retire"):
+        run("sites", verb, "oslo")
     (tmp_path / "ca.pem").write_text(Authority().pem)
     where = ("--kind", "syslog_tls", "--address", "localhost:1", "--ca", str(tmp_path / "ca.pem"))
     run("forwarders", "add", "soc", *where, *place)

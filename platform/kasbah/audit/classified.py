@@ -38,6 +38,7 @@ AUDITED: Mapping[str, frozenset[E]] = {
         ("POST /api/sites/<uuid:pk>/cordon/", E.SITE_CORDONED),
         ("POST /api/sites/<uuid:pk>/drain/", E.SITE_DRAINED),
         ("POST /api/sites/<uuid:pk>/resume/", E.SITE_RESUMED),
+        ("POST /api/sites/<uuid:pk>/retire/", E.SITE_RETIRED),
         ("POST /api/tenants/<slug:tenant>/policies/", E.POLICY_CREATED),
         (
             "POST /api/tenants/<slug:tenant>/policies/<uuid:pk>/request-activation/",
@@ -187,7 +188,7 @@ AUDITED: Mapping[str, frozenset[E]] = {
         ("command registermodel", E.MODEL_REGISTERED),
         ("command approveversion", E.MODEL_APPROVED),
         ("command createsite", E.SITE_CREATED, E.SIGNING_KEY_CREATED),
-        ("command sites", E.SITE_CORDONED, E.SITE_DRAINED, E.SITE_RESUMED),
+        ("command sites", E.SITE_CORDONED, E.SITE_DRAINED, E.SITE_RESUMED, E.SITE_RETIRED),
         (
             "command putpolicy",
             E.POLICY_CREATED,

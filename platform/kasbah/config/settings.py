@@ -180,6 +180,7 @@ SPECTACULAR_SETTINGS = {
         "LimitScope": "kasbah.metering.models.LimitScope",
         "Period": "kasbah.metering.models.Period",
         "PolicyState": "kasbah.residency.models.PolicyState",
+        "SiteState": "kasbah.residency.models.SiteState",
         "Stage": "kasbah.registry.models.Stage",
         "WorkerState": "kasbah.serving.models.WorkerState",
         "JobState": "kasbah.serving.models.JobState",

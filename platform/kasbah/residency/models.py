@@ -23,6 +23,7 @@ class SiteState(models.TextChoices):
     ACTIVE = "active", _("active")
     CORDONED = "cordoned", _("cordoned")
     DRAINED = "drained", _("drained")
+    RETIRED = "retired", _("retired")  # for good: it is history alone
 
 
 class Site(models.Model):

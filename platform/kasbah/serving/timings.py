@@ -16,7 +16,7 @@ class Timings:
     lease_ms: int = 10_000  # a worker's hold on a job; the worker is started with the same figure
     look: float = 1.0  # how often a web process looks after its running jobs and its sites
     queue_wait: float = 120.0  # in a queue that nobody empties; then the client hears no_capacity
-    store_patience: float = 60.0  # a site's store may be away this long before running jobs fail
+    store_patience: float = 45.0  # a site's store may be away this long before running jobs fail; proxies wait 60 s
     store_timeout: float = 0.8  # one command; twice this must stay under the 2 s in which a client hears of an outage
     attempts: int = 5
 

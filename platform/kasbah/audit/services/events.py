@@ -54,6 +54,7 @@ class EventType(StrEnum):
     SITE_CORDONED = "site.cordoned"
     SITE_DRAINED = "site.drained"
     SITE_RESUMED = "site.resumed"
+    SITE_RETIRED = "site.retired"
     SITE_LOST = "site.lost"  # no worker is heard, or its store or broker is away
     SITE_BACK = "site.back"
     SIGNING_KEY_CREATED = "signing_key.created"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 from uuid import UUID
 
 from drf_spectacular.utils import extend_schema
@@ -16,6 +16,7 @@ from kasbah.common.api import ListMixin, RetrieveMixin, StrictBody, StrictSerial
 from kasbah.identity.models import SLUG
 from kasbah.residency import services
 from kasbah.residency.models import Site, SiteHealth, SiteState
+from kasbah.residency.services.reachability import try_site
 
 JURISDICTION = r"^[A-Z]{2}$"
 
@@ -69,6 +70,22 @@ class SiteShown(serializers.ModelSerializer[Site]):
         return bool(site.store_url_sealed)
 
 
+class SiteTried(serializers.Serializer[Any]):
+    """What a first connection to each found: ok, or what is wrong."""
+
+    broker = serializers.CharField()
+    store = serializers.CharField()
+
+
+class SiteCreated(SiteShown):
+    """A new site."""
+
+    tried = SiteTried(read_only=True)
+
+    class Meta(SiteShown.Meta):
+        fields = [*SiteShown.Meta.fields, "tried"]
+
+
 class SiteCreate(StrictBody):
     """A new site."""
 
@@ -117,12 +134,17 @@ class SiteViewSet(ListMixin, RetrieveMixin):
         "cordon": "site.manage",
         "drain": "site.manage",
         "resume": "site.manage",
+        "retire": "site.manage",
     }
 
-    @extend_schema(request=SiteCreate, responses={201: SiteShown})
+    @extend_schema(request=SiteCreate, responses={201: SiteCreated})
     def create(self, request: Request) -> Response:
-        """Add a site; its sealing key is made here."""
-        return self.shown(services.create_site(self.actor, **self.body(SiteCreate)), 201)
+        """Add a site; its sealing key is made here. Its broker and store are tried, and the answer says what was found.
+
+        The site is there whatever that was: it may be built before them.
+        """
+        site = services.create_site(self.actor, **self.body(SiteCreate))
+        return Response(self.get_serializer(site).data | {"tried": try_site(site)}, 201)
 
     @extend_schema(request=SiteChange)
     def partial_update(self, request: Request, pk: UUID) -> Response:
@@ -148,3 +170,9 @@ class SiteViewSet(ListMixin, RetrieveMixin):
     def resume(self, request: Request, pk: UUID) -> Response:
         """Send jobs there again."""
         return self.shown(services.resume_site(self.actor, self.find()))
+
+    @extend_schema(request=None)
+    @action(detail=True, methods=["post"])
+    def retire(self, request: Request, pk: UUID) -> Response:
+        """Give a drained site up for good; its keys are destroyed. It stays in the list, and cannot be undone."""
+        return self.shown(services.retire_site(self.actor, self.find()))

@@ -19,6 +19,7 @@ from kasbah.residency.services.sites import (
     create_site,
     drain_site,
     resume_site,
+    retire_site,
     store_url,
     update_site,
 )
@@ -63,6 +64,7 @@ __all__ = [
     "reject_policy",
     "request_activation",
     "resume_site",
+    "retire_site",
     "roll_back",
     "schema",
     "signing_keys",

@@ -13,7 +13,7 @@ from kasbah.common import rls
 from kasbah.identity.models import Project, Tenant
 from kasbah.residency.classification.raising import raised
 from kasbah.residency.decision import Question, because, decide_raised
-from kasbah.residency.models import Site
+from kasbah.residency.models import Site, SiteState
 from kasbah.residency.services.loaders import policy_in_force
 
 
@@ -63,7 +63,7 @@ def explain(
     with rls.tenant_scope(tenant.id):
         policy = policy_in_force(tenant.id)
         named = Project.objects.filter(tenant_id=tenant.id, slug=project).first()
-    sites = tuple(site.fact for site in Site.objects.order_by("id"))
+    sites = tuple(site.fact for site in Site.objects.exclude(state=SiteState.RETIRED).order_by("id"))
     question = Question(
         tenant=tenant.id,
         data_class=data_class,

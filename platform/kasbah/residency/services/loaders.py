@@ -21,7 +21,7 @@ ACTIVE_BASELINE = f"SELECT {', '.join(COLUMNS)} FROM residency_baselinepolicy WH
 Row = tuple[Any, ...]  # COLUMNS
 SITES = """
 SELECT id, slug, jurisdiction, sealing_public_key, broker_url_sealed, store_url_sealed, state, zone FROM residency_site
-ORDER BY id
+WHERE state <> 'retired' ORDER BY id
 """
 
 
@@ -105,7 +105,7 @@ def _ready(
 
 
 async def load_sites(connection: Connection) -> tuple[SiteRecord, ...]:
-    """Every site, oldest first. Raises Unavailable when its secrets do not open."""
+    """Every site that is not retired, oldest first. Raises Unavailable when its secrets do not open."""
     rows = await (await connection.execute(SITES)).fetchall()
     try:
         return tuple(

@@ -25,7 +25,7 @@ from kasbah.identity.services import Actor, Permission, require
 from kasbah.residency.compiled import CompiledPolicy, compile_policy
 from kasbah.residency.document import ALL, PolicyInvalid, Problem, validate
 from kasbah.residency.loosening import compare
-from kasbah.residency.models import BaselinePolicy, Policy, PolicyState, PolicyVersion, Site, intact
+from kasbah.residency.models import BaselinePolicy, Policy, PolicyState, PolicyVersion, Site, SiteState, intact
 
 Version = TypeVar("Version", bound=PolicyVersion)
 LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
@@ -103,7 +103,7 @@ class Shelf:
         if active is not None and intact(active.document, active.digest):
             with suppress(PolicyInvalid):
                 old = self.compiled(active)
-        sites = [site.fact for site in Site.objects.order_by("id")]
+        sites = [site.fact for site in Site.objects.exclude(state=SiteState.RETIRED).order_by("id")]
         findings = [
             {"what": found.what, "message": found.message, "example": found.example}
             for found in compare(old, new, sites)

@@ -86,6 +86,12 @@ def destroy_site_key(actor: Actor, key: SiteKey) -> None:
         record(_event(EventType.SITE_KEY_DESTROYED, actor, row))
 
 
+def destroy_all(site: Site) -> None:
+    """Destroy every private half of a site that is given up. The caller has the transaction and the event."""
+    for key in SiteKey.objects.select_for_update().filter(site=site).exclude(private_key_sealed=b""):
+        key.end(KeyState.RETIRED)
+
+
 def _keep(site: Site, private: X25519PrivateKey, state: KeyState) -> SiteKey:
     public = private.public_key().public_bytes_raw()
     key = SiteKey(site=site, key_id=key_id(public), public_key=public, state=state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,13 +14,15 @@ from kasbah.common.errors import Conflict, Invalid
 from kasbah.common.requestid import current
 from kasbah.identity.services import Actor, Permission, require
 from kasbah.residency.jurisdictions import CODES
-from kasbah.residency.models import Site, SiteState
+from kasbah.residency.models import Site, SiteHealth, SiteState
 from kasbah.residency.services import signing_keys, site_keys
 
 TABLE = "residency_site"
 STORES = ("redis", "rediss")
 BROKERS = (*STORES, "amqp", "amqps")
 LONGEST = 500  # characters of an address
+SiteUse = Callable[[Site], Iterable[str]]
+_uses: list[SiteUse] = []  # of the apps above, which know what needs a site
 
 
 def create_site(
@@ -57,7 +60,7 @@ def update_site(
 ) -> Site:
     """Rename it, or move its broker or store (`store_url` "": the broker is the store again).
 
-    Jurisdiction and zone stay: another place is another site. Raises Forbidden, Invalid.
+    Jurisdiction and zone stay: another place is another site. Raises Forbidden, Invalid, Conflict.
     """
     require(actor, Permission.SITE_MANAGE, None)
     fields = []
@@ -71,6 +74,7 @@ def update_site(
         given = (("broker_url_sealed", broker_url), ("store_url_sealed", store_url))
         fields += [column for column, url in given if url is not None]
     with rls.platform_scope():
+        locked_in_use(site)
         validation.check(site)
         site.save(update_fields=fields)
         record(_event(EventType.SITE_CHANGED, actor, site, fields=fields))
@@ -92,10 +96,45 @@ def resume_site(actor: Actor, site: Site) -> Site:
     return _set_state(actor, site, SiteState.ACTIVE, EventType.SITE_RESUMED)
 
 
+def register_site_use(use: SiteUse) -> None:
+    """Have `use` asked before a site is retired; it answers what still needs the site, in words."""
+    _uses.append(use)
+
+
+def retire_site(actor: Actor, site: Site) -> Site:
+    """Give a drained site up for good: nothing reaches for it any more, and its keys are destroyed.
+
+    What names it (jobs, receipts, events) stays. Unfinished jobs at a site that cannot be reached fail. Raises
+    Forbidden, Conflict.
+    """
+    require(actor, Permission.SITE_MANAGE, None)
+    with rls.platform_scope():
+        current = locked_in_use(site)
+        if current.state != SiteState.DRAINED:
+            raise Conflict("Drain the site first; what it has ends then.", code="site_not_drained")
+        if found := [reason for use in _uses for reason in use(current)]:
+            raise Conflict(f"The site is still used: {'; '.join(found)}.", code="site_in_use")
+        site_keys.destroy_all(current)
+        current.state = SiteState.RETIRED
+        current.save(update_fields=["state"])
+        SiteHealth.objects.filter(site=current).delete()
+        record(_event(EventType.SITE_RETIRED, actor, current))
+    site.state = SiteState.RETIRED
+    return site
+
+
+def locked_in_use(site: Site) -> Site:
+    """The site as it is now, locked, unless it is retired. Raises Conflict."""
+    current = Site.objects.select_for_update().get(pk=site.pk)
+    if current.state == SiteState.RETIRED:
+        raise Conflict(f"The site {current.slug} is retired, which cannot be undone.", code="site_retired")
+    return current
+
+
 def _set_state(actor: Actor, site: Site, state: SiteState, kind: EventType) -> Site:
     require(actor, Permission.SITE_MANAGE, None)
     with rls.platform_scope():
-        current = Site.objects.select_for_update().get(pk=site.pk)
+        current = locked_in_use(site)
         if current.state == state:
             raise Conflict(f"The site is {state} already.", code="state_unchanged")
         before, current.state = current.state, state

@@ -35,7 +35,7 @@ async def watch(dispatcher: Dispatcher, link: Link) -> None:
                 logger.warning("The store of site %s is away: %s", link.record.slug, error)
             link.silent()
             dispatcher.capacity.is_down_now(link.id, "its store is away")
-            _give_up(dispatcher, link)
+            await _give_up(dispatcher, link)
         except Exception:
             logger.exception("The watch over site %s failed, goes on", link.record.slug)
         await asyncio.sleep(dispatcher.timings.look)
@@ -121,8 +121,22 @@ async def _cancel_again(link: Link, item: Running, sight: Sight) -> None:
         await link.store.run(CANCEL, [((keys.job(item.key),), ())])
 
 
-def _give_up(dispatcher: Dispatcher, link: Link) -> None:
+async def _give_up(dispatcher: Dispatcher, link: Link) -> None:
+    """Jobs of a site that has been away for a lease go to another compliant site; after the patience they fail."""
     away = time.monotonic() - (link.away_since or time.monotonic())
     if away > dispatcher.timings.store_patience:
         for item in dispatcher.running_at(link.id):
             item.fail(503, "site_unreachable", "The site that answers cannot be reached.")
+    elif away > dispatcher.timings.lease:
+        moved = [item for item in dispatcher.running_at(link.id) if _can_move(dispatcher, link, item)]
+        if moved:
+            logger.warning("%d jobs leave site %s, which is away", len(moved), link.record.slug)
+            await dispatcher.again(moved)
+
+
+def _can_move(dispatcher: Dispatcher, link: Link, item: Running) -> bool:
+    """Whether nothing of its answer went out, and another compliant site serves it."""
+    if item.relayed or item.moving or item.cancelled or item.attempt >= dispatcher.timings.attempts:
+        return False
+    ready = dispatcher.capacity.ready(item.job.deployment_id, item.job.sites)
+    return any(site != link.id for site in ready)

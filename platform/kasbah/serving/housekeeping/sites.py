@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from kasbah.common import rls
-from kasbah.residency.models import Site
+from kasbah.residency.models import Site, SiteState
 from kasbah.residency.services import broker_url, store_url
 from kasbah.serving.dispatch.carriers import SyncCarrier
 from kasbah.serving.dispatch.store import SyncStore
@@ -53,9 +53,9 @@ backoff = SiteBackoff()
 
 
 def all_sites() -> list[Site]:
-    """Every site, in whatever state: one that takes no jobs still has workers to hear, and jobs to end."""
+    """Every site that is not retired: one that takes no jobs still has workers to hear, and jobs to end."""
     with rls.platform_scope():
-        return list(Site.objects.order_by("slug"))
+        return list(Site.objects.exclude(state=SiteState.RETIRED).order_by("slug"))
 
 
 @contextmanager

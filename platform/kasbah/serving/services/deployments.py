@@ -14,7 +14,7 @@ from kasbah.common.errors import Conflict, Invalid
 from kasbah.identity.models import Tenant
 from kasbah.identity.services import Actor, Permission, require
 from kasbah.registry.models import ModelVersion, Stage
-from kasbah.residency.models import Site
+from kasbah.residency.models import Site, SiteState
 from kasbah.serving.models import Deployment, DeploymentGrant
 from kasbah.serving.services.events import event
 
@@ -105,6 +105,8 @@ def checked_settings(settings: dict[str, Any]) -> dict[str, Any]:
 def _check_sites(sites: Sequence[Site]) -> None:
     if not sites:
         raise Invalid("A deployment needs at least one site.", param="sites")
+    if retired := sorted(site.slug for site in sites if site.state == SiteState.RETIRED):
+        raise Invalid(f"Retired, so nothing can be served there: {', '.join(retired)}.", param="sites")
 
 
 def _record(kind: EventType, actor: Actor, deployment: Deployment, sites: Sequence[Site]) -> None:

@@ -55,7 +55,7 @@ class Offering:
 
 def load_offering() -> Offering:
     """As the rows say now; none of them belongs to a tenant."""
-    rows = list(Site.objects.order_by("id"))
+    rows = list(Site.objects.exclude(state=SiteState.RETIRED).order_by("id"))
     open_sites = {site.id for site in rows if site.state == SiteState.ACTIVE}
     ready = _ready()
     return Offering(

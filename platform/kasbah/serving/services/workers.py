@@ -16,6 +16,7 @@ from kasbah.common.ids import uuid7
 from kasbah.identity.services import Actor, Permission, require
 from kasbah.residency.models import Site
 from kasbah.residency.services.site_keys import prepare_site_key
+from kasbah.residency.services.sites import locked_in_use
 from kasbah.serving.models import UNHEARD, EnrolmentToken, Worker, WorkerState
 from kasbah.serving.services.events import event
 
@@ -44,12 +45,16 @@ class Change:
 def create_enrolment_token(
     actor: Actor, site: Site, lifetime: timedelta = TOKEN_LIFETIME, *, preapproved: bool = False
 ) -> IssuedToken:
-    """A one-time token for a worker to join `site` with; `preapproved`: it needs no approval. Raises Forbidden."""
+    """A one-time token for a worker to join `site` with; `preapproved`: it needs no approval.
+
+    Raises Forbidden, Conflict.
+    """
     require(actor, Permission.WORKER_MANAGE, None)
     token_id = uuid7()
     text, secret = enrolment.new_token(str(token_id))
     box = sealed.seal(secret, table="serving_enrolmenttoken", row=token_id, column="secret_sealed")
     with rls.platform_scope():
+        locked_in_use(site)
         row = EnrolmentToken.objects.create(
             id=token_id, site=site, secret_sealed=box, expires_at=timezone.now() + lifetime, preapproved=preapproved
         )

@@ -9,12 +9,16 @@ from typing import Any
 from kasbah.common.commands import Facts, KasbahCommand, read_secret
 from kasbah.identity.commands import command_actor
 from kasbah.residency import services
+from kasbah.residency.services.reachability import try_site
 
 
 class Command(KasbahCommand):
     """`manage.py createsite`."""
 
-    help = "Add a site: a datacenter in one jurisdiction, with its own broker. Its sealing key is made here."
+    help = (
+        "Add a site: a datacenter in one jurisdiction, with its own broker. Its sealing key is made here. Its broker "
+        "and store are tried: the answer says what was found, and the site is added whatever that is."
+    )
     epilog = "Example: manage.py createsite --slug paris --name Paris --jurisdiction FR --broker-file broker.txt"
 
     def arguments(self, parser: ArgumentParser) -> None:
@@ -41,7 +45,8 @@ class Command(KasbahCommand):
             zone=options["zone"],
             store_url=_store(options["store"], options["store_file"]),
         )
-        return {"id": site.id, "slug": site.slug, "name": site.name, "jurisdiction": site.jurisdiction}
+        made = {"id": site.id, "slug": site.slug, "name": site.name, "jurisdiction": site.jurisdiction}
+        return made | try_site(site)
 
 
 def _store(url: str | None, file: Path | None) -> str:

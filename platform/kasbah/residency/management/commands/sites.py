@@ -1,4 +1,4 @@
-"""List sites; cordon, drain or resume one."""
+"""List sites; cordon, drain, resume or retire one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from kasbah.identity.commands import command_actor
 from kasbah.residency import services
 from kasbah.residency.models import Site, SiteHealth
 
-VERBS = {"cordon": services.cordon_site, "drain": services.drain_site, "resume": services.resume_site}
+VERBS = {
+    "cordon": services.cordon_site,
+    "drain": services.drain_site,
+    "resume": services.resume_site,
+    "retire": services.retire_site,
+}
 
 
 class Command(KasbahCommand):
@@ -21,7 +26,7 @@ class Command(KasbahCommand):
 
     help = (
         "List sites with what was last found there; cordon (no new jobs are sent there), drain (its engines stop too "
-        "once nothing runs) or resume one."
+        "once nothing runs), resume or retire one. A retired site is history alone; that cannot be undone."
     )
     epilog = "Example: manage.py sites cordon paris"
     empty = "There is no site. Add one with: manage.py createsite --help"
