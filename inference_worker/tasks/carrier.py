@@ -207,6 +207,7 @@ class Carrier:
     def _connected(self) -> None:
         """Anew, or again: what was told to a connection before this one is forgotten with it."""
         self._consumed, self.trouble = {}, ""
+        self._gate.ended("celery")
         if self._gate.ended("broker"):
             log.warning("the broker is back")
         self.apply()
@@ -225,10 +226,11 @@ class Carrier:
             try:
                 self._worker = self._make_worker()
                 self._worker.start()  # until it is told to stop, or fails
-            except Exception:
-                log.exception("Celery's worker failed")
+            except Exception as error:
+                self.trouble = f"its Celery worker fails ({type(error).__name__})"
+                if self._gate.due("celery", type(error).__name__):
+                    log.exception("Celery's worker failed; another is started every second")
             if not self._stopping:
-                log.error("Celery's worker ended; starting another")
                 time.sleep(1)
 
     def _make_worker(self) -> Any:

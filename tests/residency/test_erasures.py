@@ -22,6 +22,7 @@ from kasbah.common.errors import Conflict, Forbidden, Invalid, NotFound
 from kasbah.common.ids import uuid7
 from kasbah.identity.models import ApiKey, User
 from kasbah.identity.services import actor_of_user
+from kasbah.residency.services import asked as asking
 from kasbah.residency.services import erasures, holds, retention
 from kasbah.residency.services.erasures import Wish
 from kasbah.residency.services.holds import Reach
@@ -173,6 +174,23 @@ class TestTwoPersons:
             erasures.approve_erasure(second(home), asked)
         assert (erasures.expire_due(), erasures.expire_due()) == (1, 0)
         assert factories.events_of(home.tenant.id)[-1]["type"] == "erasure.expired"
+
+    def test_request_that_cannot_be_ended_keeps_no_other(
+        self, home: factories.Household, settings: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        settings.POLICY_REQUEST_DAYS = 0
+        for _ in range(3):
+            ask(home, request_id=store(home, days=1).request_id)
+        real, calls = asking.record, [0]
+
+        def fails_once(event: Any) -> Any:
+            calls[0] += 1
+            if calls[0] == 2:
+                raise ValueError("a defect")
+            return real(event)
+
+        monkeypatch.setattr(asking, "record", fails_once)
+        assert (erasures.expire_due(), erasures.expire_due(), erasures.expire_due()) == (2, 1, 0)
 
     def test_what_is_asked_for_never_changes(self, home: factories.Household) -> None:
         asked = ask(home, request_id=store(home, days=1).request_id)

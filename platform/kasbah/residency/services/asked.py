@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TypeVar
 from uuid import UUID
@@ -12,8 +13,10 @@ from kasbah.audit.asked import Asked, AskedState
 from kasbah.audit.services import Event, record
 from kasbah.common import rls
 from kasbah.common.errors import Conflict, Forbidden, Invalid, NotFound
+from kasbah.common.isolation import Isolation
 from kasbah.identity.services import Actor
 
+isolation = Isolation(logging.getLogger(__name__))
 Row = TypeVar("Row", bound=Asked)
 
 
@@ -62,12 +65,17 @@ def answer(row: Asked, state: AskedState, by: UUID, **said: object) -> None:
 
 
 def expire_due(model: type[Row], event: Callable[[Row], Event]) -> int:
-    """End the requests that nobody answered in time, each with its event; answers how many."""
+    """End the requests that nobody answered in time, each by itself and with its event; answers how many."""
+    due = {"state": AskedState.REQUESTED, "expires_at__lte": timezone.now()}
     with rls.platform_scope():
-        rows = model._default_manager.select_for_update(skip_locked=True)
-        due = list(rows.filter(state=AskedState.REQUESTED, expires_at__lte=timezone.now()))
-        for row in due:
-            row.state = AskedState.EXPIRED
-            row.save(update_fields=["state"])
-            record(event(row))
-    return len(due)
+        idents = list(model._default_manager.filter(**due).order_by("pk").values_list("pk", flat=True))
+    done = 0
+    for ident in idents:
+        with isolation.apart(f"The end of the request {ident}"), rls.platform_scope():
+            row = model._default_manager.select_for_update(skip_locked=True).filter(pk=ident, **due).first()
+            if row is not None:
+                row.state = AskedState.EXPIRED
+                row.save(update_fields=["state"])
+                record(event(row))
+                done += 1
+    return done
