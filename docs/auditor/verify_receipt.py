@@ -4,7 +4,7 @@
 Needs Python 3.11 and the package `cryptography`, and nothing of Kasbah. Run it with `python -I`.
 Exit code 0: everything that was asked holds. 1: it does not; the first word on standard error names why:
 
-  malformed         not a token, or a payload that is not what a receipt or ticket holds
+  malformed         not a token, a payload or a document that is not what a receipt or ticket holds
   unknown_key       signed by a key that is not among the trusted ones
   bad_signature     the signature does not hold: altered, forged, or made for another purpose
   not_canonical     signed, but not in the one form that all programs read alike
@@ -16,7 +16,12 @@ Exit code 0: everything that was asked holds. 1: it does not; the first word on 
   wrong_jurisdiction  processed in another jurisdiction than --jurisdiction allows
   unexpected        differs from what --expect asks for
 
-2: wrong usage, or a file that cannot be read.
+2: wrong usage, or a file that cannot be read. 3: it holds in itself, but no key was given, and the keys that came with
+it prove nothing by themselves.
+
+RECEIPT, and each file with keys or a ticket, may be what the platform gives, as it came: the answer of /api/receipts/,
+the dossier (.zip), or its file dossier/receipt-*.json; for keys also the answers of /api/signing-keys/ and
+/api/workers/.
 """
 
 from __future__ import annotations
@@ -24,10 +29,15 @@ from __future__ import annotations
 import argparse
 import base64
 import binascii
+import contextlib
 import hashlib
+import io
 import json
 import re
+import struct
 import sys
+import zipfile
+import zlib
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -38,6 +48,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 RECEIPT_PURPOSE = "kasbah-receipt-v1"
 TICKET_PURPOSE = "kasbah-ticket-v1"
 MAX_TOKEN = 64 * 1024
+MAX_DOCUMENT = 1 << 20  # bytes of an answer of the API
+MAX_ARCHIVE = 256 << 20  # bytes of a dossier
+MAX_LIST = 4 << 20  # bytes of its list of files
 MAX_INTEGER = 2**53 - 1
 CLOCK_SKEW = 60  # seconds by which the clocks of two machines may differ
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}(Z|\+00:00)")
@@ -197,21 +210,145 @@ def verify_ticket(token: str, control_keys: Keys, receipt: dict[str, Any]) -> di
     return ticket
 
 
-def read_text(path: str) -> str:
-    """A small ASCII file, or standard input for "-". Raises UsageError."""
+def read_bytes(path: str) -> bytes:
+    """A document or a dossier, or standard input for "-". Raises UsageError."""
     try:
-        data = sys.stdin.buffer.read(MAX_TOKEN + 1) if path == "-" else Path(path).read_bytes()
+        with contextlib.nullcontext(sys.stdin.buffer) if path == "-" else Path(path).open("rb") as file:
+            data = file.read(MAX_DOCUMENT + 1)
+            most = MAX_ARCHIVE if data[:2] == b"PK" else MAX_DOCUMENT
+            if len(data) > MAX_DOCUMENT:
+                data += file.read(most - MAX_DOCUMENT)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    if len(data) > most:
+        raise UsageError(f"{path} is too large")
+    return data
+
+
+def read_text(path: str) -> str:
+    """A small ASCII file, or standard input for "-". Raises UsageError."""
+    return text_of(read_bytes(path), path)
+
+
+def text_of(data: bytes, path: str) -> str:
+    """Its text. Raises UsageError."""
     if len(data) > MAX_TOKEN or not data.isascii():
         raise UsageError(f"{path} is too large or not text")
     return data.decode("ascii").strip()
 
 
-def read_keys(path: str) -> Keys:
-    """Trusted Ed25519 public keys, one a line: 32 raw bytes in base64 or base64url. Raises UsageError."""
+class Given:
+    """What a file holds: the text of a token or of keys, or a document of the platform as it came.
+
+    Raises UsageError, and Rejected for an archive or a document that is none.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        data = read_bytes(path)
+        if data[:2] == b"PK":
+            data = receipt_in(data, path)
+        self.document: dict[str, Any] | None = None
+        self.text = ""
+        if data.lstrip()[:1] == b"{":
+            self.document = document_of(data, path)
+        else:
+            self.text = text_of(data, path)
+
+    def token(self, name: str) -> str:
+        """The receipt or the ticket."""
+        if self.document is None:
+            return self.text
+        found = self.document.get(name)
+        if not isinstance(found, str) or len(found) > MAX_TOKEN or not found.isascii():
+            raise Rejected("malformed", f"{self.path} has no {name}")
+        return found
+
+    def keys(self, of: str) -> list[str]:
+        """Public keys of the workers or of the control plane ("worker", "control"), in base64."""
+        if self.document is None:
+            return self.text.split()
+        try:
+            if isinstance(self.document.get("data"), list):  # a list of keys; one that was revoked counts no more
+                rows = self.document["data"]
+                rows = [row for row in rows if row.get("state") not in ("revoked", "rejected", "pending")]
+                rows += [former for row in rows for former in row.get("former_keys", [])]
+                found = [row["public_key"] for row in rows]
+            elif of == "worker":
+                found = [self.document["worker"]["public_key"]]
+            else:
+                found = list(self.document["control_plane_keys"].values())
+        except (LookupError, TypeError, AttributeError) as error:
+            raise UsageError(f"{self.path} holds no key") from error
+        return [str(key) for key in found]
+
+    @property
+    def brings_keys(self) -> bool:
+        """Whether it is the document of a receipt, whose keys came with what they should prove."""
+        return self.document is not None and "receipt" in self.document
+
+
+def document_of(data: bytes, path: str) -> dict[str, Any]:
+    """An object of JSON in which no key is there twice. Raises Rejected."""
+    if len(data) > MAX_DOCUMENT:
+        raise Rejected("malformed", f"{path} is larger than such a document is")
+    try:
+        found = json.loads(data.decode("utf-8-sig"), object_pairs_hook=no_twins)
+    except (ValueError, RecursionError, UsageError) as error:
+        raise Rejected("malformed", f"{path} is not JSON that every program reads alike") from error
+    if not isinstance(found, dict):
+        raise Rejected("malformed", f"{path} is not an object of JSON")
+    return found
+
+
+def receipt_in(data: bytes, path: str) -> bytes:
+    """The receipt's document in a dossier. An archive that can be read in two ways is refused. Raises Rejected."""
+    try:
+        _, disk, first, _, _, size, start, comment = struct.unpack("<4s4H2LH", data[-22:])
+        if data[-22:-18] != b"PK\5\6" or disk or first or comment or size > MAX_LIST or start + size != len(data) - 22:
+            raise Rejected("malformed", f"{path} is not one archive from its first byte to its last")
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            files = archive.infolist()
+            found = [one for one in files if re.fullmatch(r"dossier/receipt-[^/]+\.json", one.filename)]
+            if (
+                not files
+                or min(one.header_offset for one in files)
+                or len({one.filename for one in files}) != len(files)
+            ):
+                raise Rejected("malformed", f"{path} has files that not every program sees")
+            if len(found) != 1:
+                raise Rejected(
+                    "malformed", f"{path} holds {len(found)} receipts (dossier/receipt-*.json); take one out"
+                )
+            with archive.open(found[0]) as file:
+                return file.read(MAX_DOCUMENT + 1)
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        struct.error,
+        ValueError,
+        LookupError,
+        EOFError,
+        RuntimeError,
+        OSError,
+    ) as error:
+        raise Rejected("malformed", f"{path} is a damaged archive, or an encrypted one: {error}") from error
+
+
+def read_keys(path: str, of: str = "worker") -> Keys:
+    """Trusted Ed25519 public keys of a file: 32 raw bytes in base64 or base64url, one a line, or as the platform gives
+    them. Raises UsageError."""
+    try:
+        return keys_of(Given(path), of)
+    except Rejected as error:
+        raise UsageError(str(error)) from error
+
+
+def keys_of(given: Given, of: str) -> Keys:
+    """Keys by their ids. Raises UsageError."""
     keys: Keys = {}
-    for line in read_text(path).split():
+    path = given.path
+    for line in given.keys(of):
         try:
             text = line.rstrip("=").replace("+", "-").replace("/", "_")
             raw = unb64(text, "key")
@@ -281,11 +418,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         epilog=(__doc__ or "").split("\n\n", 1)[1],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("receipt", metavar="RECEIPT", help='file with the receipt, "-" for standard input')
-    parser.add_argument(
-        "--worker-key", required=True, metavar="FILE", help="trusted public keys of workers, one a line"
-    )
-    parser.add_argument("--ticket", metavar="FILE", help="the ticket that the receipt must be about")
+    parser.add_argument("receipt", metavar="RECEIPT", help='receipt or document with it, "-" for standard input')
+    parser.add_argument("--worker-key", metavar="FILE", help="trusted public keys of workers, one a line")
+    parser.add_argument("--ticket", metavar="FILE", help="the ticket that it must be about, if it did not come with it")
     parser.add_argument("--control-key", metavar="FILE", help="trusted public keys of the control plane, one a line")
     parser.add_argument(
         "--expect", action="append", default=[], metavar="FIELD=VALUE", help="a field and the value it must have"
@@ -297,31 +432,73 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.jurisdiction and options.sites is None:
         parser.error("--jurisdiction needs --sites")
-    if (options.ticket is None) != (options.control_key is None):
-        parser.error("--ticket and --control-key go together")
+    if options.ticket is not None and options.control_key is None:
+        parser.error("--ticket needs --control-key")
+    if options.control_key is not None and options.worker_key is None:
+        parser.error("--control-key needs --worker-key")
     return options
+
+
+def check(options: argparse.Namespace) -> tuple[dict[str, Any], bool]:
+    """What was found, and whether any key was given. Raises Rejected, UsageError."""
+    expected = expectations(options.expect)
+    given = Given(options.receipt)
+    worker, control = keys_for(options.worker_key, given, "worker"), None
+    if options.control_key or (
+        worker.brings_keys and options.worker_key is None and "ticket" in (given.document or {})
+    ):
+        control = keys_for(options.control_key, given, "control")
+    receipt = verify_receipt(given.token("receipt"), keys_of(worker, "worker"))
+    found: dict[str, Any] = {"receipt": receipt}
+    if control is not None:
+        ticket = Given(options.ticket) if options.ticket else given
+        if ticket.document is None and not options.ticket:
+            raise UsageError("--control-key needs --ticket: this receipt came without one")
+        found["ticket"] = verify_ticket(ticket.token("ticket"), keys_of(control, "control"), receipt)
+    if options.sites is not None:
+        found["jurisdiction"] = check_place(receipt, read_sites(options.sites), options.jurisdiction)
+    check_expected(receipt, expected)
+    brought = [name for name, one in (("worker", worker), ("control", control)) if one is not None and one.brings_keys]
+    if brought:
+        found["keys_that_came_with_a_receipt"] = brought
+    return found, options.worker_key is not None
+
+
+def keys_for(path: str | None, given: Given, of: str) -> Given:
+    """Where keys are taken from: the file that is named, or what came with the receipt. Raises UsageError."""
+    if path is None:
+        if not given.brings_keys:
+            raise UsageError(f"--{of}-key is needed: no key came with the receipt")
+        return given
+    try:
+        return Given(path)
+    except Rejected as error:
+        raise UsageError(str(error)) from error
+
+
+def printable(text: str) -> str:
+    """Without what a terminal would obey or turn round."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Check, print what was found as JSON, and say so by the exit code."""
     options = parse(arguments)
     try:
-        expected = expectations(options.expect)
-        receipt = verify_receipt(read_text(options.receipt), read_keys(options.worker_key))
-        found: dict[str, Any] = {"receipt": receipt}
-        if options.ticket is not None:
-            found["ticket"] = verify_ticket(read_text(options.ticket), read_keys(options.control_key), receipt)
-        if options.sites is not None:
-            found["jurisdiction"] = check_place(receipt, read_sites(options.sites), options.jurisdiction)
-        check_expected(receipt, expected)
+        found, trusted = check(options)
     except Rejected as error:
-        print(f"{error.name}: {error}", file=sys.stderr)
+        print(printable(f"{error.name}: {error}"), file=sys.stderr)
         return 1
     except UsageError as error:
-        print(f"usage: {error}", file=sys.stderr)
+        print(printable(f"usage: {error}"), file=sys.stderr)
         return 2
     print(json.dumps(found, indent=2, sort_keys=True, ensure_ascii=True))
-    return 0
+    if "keys_that_came_with_a_receipt" in found:
+        print(
+            "note: keys that came with a receipt were used; compare them with those that you got otherwise",
+            file=sys.stderr,
+        )
+    return 0 if trusted else 3
 
 
 if __name__ == "__main__":

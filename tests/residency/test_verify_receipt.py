@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ast
 import base64
+import io
 import json
+import random
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -290,3 +293,138 @@ def test_a_signer_is_named_as_the_program_names_it(worker: Worker) -> None:
 
 def test_the_ticket_of_the_fixture_is_the_one_of_the_receipts(issue: Issue) -> None:
     assert verify(issue()).job == str(TICKET["job"])
+
+
+# --- what the platform gives, as it came
+
+
+def answer(desk: Desk, worker: Worker, **fields: Any) -> dict[str, Any]:
+    """As `/api/receipts/` and a dossier have it."""
+    receipt, ticket = ((desk.folder / name).read_text().strip() for name in ("receipt.txt", "ticket.txt"))
+    control = CONTROL.public.public_bytes_raw()
+    made = {
+        "request_id": "req_1",
+        "receipt": receipt,
+        "ticket": ticket,
+        "worker": {"id": "w", "name": "w", "public_key": b64(worker.key), "key_valid_until": None},
+        "control_plane_keys": {sha256_hex(control)[:16]: b64(control)},
+        "claims": {},
+    }
+    return made | fields
+
+
+def dossier(document: object, **more: bytes) -> bytes:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("MANIFEST.json", "{}")
+        archive.writestr("dossier/receipt-req_1.json", json.dumps(document))
+        for name, data in more.items():
+            archive.writestr(name, data)
+    return made.getvalue()
+
+
+@pytest.fixture(params=["answer.json", "dossier.zip"])
+def came(request: pytest.FixtureRequest, desk: Desk, worker: Worker) -> str:
+    """A file with all of it."""
+    document = answer(desk, worker)
+    data = json.dumps(document).encode() if request.param == "answer.json" else dossier(document)
+    (desk.folder / request.param).write_bytes(data)
+    return str(request.param)
+
+
+def test_what_the_platform_gives_is_read_as_it_came(desk: Desk, came: str) -> None:
+    keys = ("--worker-key", "worker.pub", "--control-key", "control.pub")
+    code, output, _ = desk.run(came, *keys)
+    assert code == 0
+    assert msgspec.json.decode(output) == msgspec.json.decode(desk.check_both()[1])
+    assert desk.run(came, *keys, "--ticket", "ticket.txt")[0] == desk.run(came, *keys, "--ticket", came)[0] == 0
+    assert desk.run("receipt.txt", *keys, "--ticket", came)[0] == 0
+    assert desk.run(came, "--worker-key", "worker.pub", "--sites", "sites.json", "--jurisdiction", "MA")[0] == 1
+
+
+def test_keys_that_came_with_it_prove_nothing_by_themselves(desk: Desk, worker: Worker, came: str) -> None:
+    code, output, said = desk.run(came)
+    assert (code, said) == (3, "note")
+    found = msgspec.json.decode(output)
+    assert found["keys_that_came_with_a_receipt"] == ["worker", "control"]
+    assert "ticket" in found
+    code, output, said = desk.run(came, "--worker-key", came)  # by the caller's own choice, and said
+    assert (code, said) == (0, "note")
+    assert desk.run("receipt.txt")[0] == 2, "a bare receipt brings no key"
+    # The control: whoever writes the answer writes the keys into it too, and only one's own keys show that.
+    stranger = Worker()
+    ticket = (desk.folder / "ticket.txt").read_text().strip()
+    forged = answer(desk, stranger, receipt=stranger.receipt(ticket))
+    desk.put("forged.json", json.dumps(forged))
+    assert desk.run("forged.json")[0] == 3
+    assert desk.run("forged.json", "--worker-key", "worker.pub") == (1, "", "unknown_key")
+
+
+def test_lists_of_keys_are_read_as_they_came(desk: Desk, worker: Worker, came: str) -> None:
+    other = {"public_key": b64(Worker().key), "state": "enrolled", "former_keys": [{"public_key": b64(worker.key)}]}
+    desk.put("workers.json", json.dumps({"data": [other]}))
+    current = {"public_key": b64(CONTROL.public.public_bytes_raw()), "state": "current"}
+    desk.put("keys.json", json.dumps({"data": [current]}))
+    assert desk.run(came, "--worker-key", "workers.json", "--control-key", "keys.json")[0] == 0
+    desk.put("workers.json", json.dumps({"data": [{**other, "state": "revoked"}]}))
+    assert desk.run(came, "--worker-key", "workers.json") == (2, "", "usage"), "a key that was revoked counts no more"
+
+
+DOCUMENTS: dict[str, bytes] = {
+    "half": b'{"receipt":',
+    "twice": b'{"receipt":"a","receipt":"b"}',
+    "no receipt": b"{}",
+    "a number": b'{"receipt":1}',
+    "nested": b'{"receipt":' + b"[" * 100_000,
+    "a number of 5,000 digits": b'{"receipt":' + b"9" * 5_000 + b"}",
+    "half a character": b'{"receipt":"\\ud800.a.b"}',
+    "not UTF-8": b"{\xff\xfe}",
+    "another alphabet": '{"receipt":"é.é.é"}'.encode(),
+    "an archive of nothing": b"PK\5\6" + bytes(18),
+    "an archive that is none": b"PK" + bytes(50),
+    "an archive that is cut off": dossier({})[:-30],
+    "an archive with a comment": dossier({})[:-2] + b"\x07\0comment",
+    "an archive with something in front": b"PK" + dossier({}),
+    "an archive with something after": dossier({}) + b"\0",
+    "two receipts": dossier({}, **{"dossier/receipt-2.json": b"{}"}),
+    "a list in it": dossier([]),
+    "a bomb": dossier({"receipt": "a" * (64 << 20)}),
+}
+
+
+@pytest.mark.parametrize("data", DOCUMENTS.values(), ids=DOCUMENTS.keys())
+def test_a_document_that_is_none_has_a_name(desk: Desk, data: bytes) -> None:
+    (desk.folder / "given").write_bytes(data)
+    assert desk.run("given", "--worker-key", "worker.pub") == (1, "", "malformed")
+    assert desk.run("receipt.txt", "--worker-key", "given")[0] == 2
+    code, _, said = desk.check("--control-key", "control.pub", "--ticket", "given")
+    assert (code, said) == (1, "malformed")
+
+
+def test_no_change_of_a_dossier_is_a_traceback(desk: Desk, worker: Worker) -> None:
+    """In this process, so that many can be tried; `Desk.run` shows the same of the program by itself."""
+    program: dict[str, Any] = {"__name__": "program"}
+    exec(compile((AUDITOR / "verify_receipt.py").read_text(), "program", "exec"), program)  # noqa: S102
+    chance = random.Random(20_261_103)
+    for whole in (dossier(answer(desk, worker)), json.dumps(answer(desk, worker)).encode()):
+        for _ in range(400):
+            data = bytearray(whole)
+            for _ in range(chance.choice((1, 1, 3))):
+                at = chance.randrange(len(data))
+                data[at : at + chance.choice((0, 1, 1, 4))] = chance.choice(
+                    (b"", b"\xff", b"\0", b"PK\1\2", b'"', b"[")
+                )
+            (desk.folder / "given").write_bytes(data)
+            keys = ["--worker-key", str(desk.folder / "worker.pub"), "--control-key", str(desk.folder / "control.pub")]
+            assert program["main"]([str(desk.folder / "given"), *keys]) in (0, 1, 2)
+
+
+def test_nothing_that_a_terminal_obeys_is_printed(desk: Desk, worker: Worker) -> None:
+    ticket = (desk.folder / "ticket.txt").read_text().strip()
+    desk.put("receipt.txt", worker.receipt(ticket, site="\x1b[2J\u202eevil\ud7ff"))
+    found = subprocess.run(
+        [sys.executable, "-I", "verify_receipt.py", "receipt.txt", "--worker-key=worker.pub", "--sites=sites.json"],
+        cwd=desk.folder, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert found.returncode == 1
+    assert found.stderr.startswith("unknown_site: processed at \\x1b[2J\\u202eevil")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os.path
 import re
 from contextlib import closing
+from pathlib import Path
 
-from kasbah.audit.export.verifier.archive import MAX_TEXT, Bundle, open_regular
+from kasbah.audit.export.verifier.archive import MAX_TEXT, Bundle
 from kasbah.audit.export.verifier.documents import read_json
 from kasbah.audit.export.verifier.events import ENCODER
 from kasbah.audit.export.verifier.failure import Failed
@@ -15,10 +16,13 @@ from kasbah.audit.export.verifier.notes import Key
 RECEIPT_HEADER = re.compile(r"^kasbah-audit-receipt:[ \t]*(\S+)", re.IGNORECASE | re.MULTILINE)
 
 
-def read_given(path: str) -> bytes:
-    """A small file. Raises OSError, Failed."""
-    with open_regular(path) as file:
+def read_given(path: str, member: str = "") -> bytes:
+    """A small file, also a pipe; of an export its file `member`. Raises OSError, Failed."""
+    with Path(path).open("rb") as file:
         data = file.read(MAX_TEXT + 1)
+    if member and data.startswith(b"PK"):
+        with closing(Bundle(path)) as bundle:
+            return bundle.read(member, MAX_TEXT)
     if len(data) > MAX_TEXT:
         raise Failed("document_malformed", f"{path} is larger than such a file is")
     return data
@@ -26,10 +30,7 @@ def read_given(path: str) -> bytes:
 
 def given_text(path: str, field: str = "", member: str = "") -> str:
     """The text of a file; of an answer of the API its `field`; of an export its file `member`."""
-    if member and is_zip(path):
-        with closing(Bundle(path)) as bundle:
-            return bundle.text(member)
-    data = read_given(path)
+    data = read_given(path, member)
     if field and data.lstrip()[:1] == b"{":
         answer = read_json(data, path)
         if not isinstance(answer.get(field), str):
@@ -46,12 +47,6 @@ def is_there(path: str) -> bool:
     return os.path.exists(path)  # noqa: PTH110 - Path.exists raises where a name is too long
 
 
-def is_zip(path: str) -> bool:
-    """Whether a file is an archive."""
-    with open_regular(path) as file:
-        return file.read(4) == b"PK\3\4"
-
-
 def given_key(text: str, types: tuple[int, ...]) -> Key:
     """A key, written out or in a file, also as the answer of `audit-log/`."""
     return Key(given_text(text, "key") if is_there(text) else text, types)
@@ -63,7 +58,7 @@ def given_successions(paths: list[str]) -> list[str]:
     for path in paths:
         data = read_given(path)
         if data.lstrip()[:1] != b"{":
-            notes.append(given_text(path))
+            notes.append(data.decode("utf-8", "replace"))
             continue
         found = read_json(data, path).get("successions")
         if not isinstance(found, list) or not all(isinstance(note, str) for note in found):
