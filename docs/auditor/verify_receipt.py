@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import argparse
 import base64
-import binascii
 import contextlib
 import hashlib
 import io
@@ -108,7 +107,7 @@ def unb64(text: str, what: str) -> bytes:
     """base64url without padding (RFC 4648 section 5), in its one spelling. Raises Rejected."""
     try:
         raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError) as error:
+    except ValueError as error:
         raise Rejected("malformed", f"the {what} is not base64url") from error
     if base64.urlsafe_b64encode(raw).rstrip(b"=").decode("ascii") != text:
         raise Rejected("malformed", f"the {what} is not written as base64url writes it")
@@ -338,8 +337,13 @@ def receipt_in(data: bytes, path: str) -> bytes:
 def read_keys(path: str, of: str = "worker") -> Keys:
     """Trusted Ed25519 public keys of a file: 32 raw bytes in base64 or base64url, one a line, or as the platform gives
     them. Raises UsageError."""
+    return keys_of(given_keys(path), of)
+
+
+def given_keys(path: str) -> Given:
+    """A file with keys. Raises UsageError, also where it is damaged: nothing was checked."""
     try:
-        return keys_of(Given(path), of)
+        return Given(path)
     except Rejected as error:
         raise UsageError(str(error)) from error
 
@@ -422,13 +426,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--worker-key", metavar="FILE", help="trusted public keys of workers, one a line")
     parser.add_argument("--ticket", metavar="FILE", help="the ticket that it must be about, if it did not come with it")
     parser.add_argument("--control-key", metavar="FILE", help="trusted public keys of the control plane, one a line")
-    parser.add_argument(
-        "--expect", action="append", default=[], metavar="FIELD=VALUE", help="a field and the value it must have"
-    )
+    parser.add_argument("--expect", action="append", default=[], metavar="FIELD=VALUE", help="a value it must have")
     parser.add_argument("--sites", metavar="FILE", help='your own list of sites: {"SITE ID": "FR"}, or /api/sites/')
-    parser.add_argument(
-        "--jurisdiction", action="append", default=[], metavar="CODE", help="where it may have been processed"
-    )
+    parser.add_argument("--jurisdiction", action="append", default=[], metavar="CODE", help="where it may have run")
     options = parser.parse_args(arguments)
     if options.jurisdiction and options.sites is None:
         parser.error("--jurisdiction needs --sites")
@@ -466,14 +466,9 @@ def check(options: argparse.Namespace) -> tuple[dict[str, Any], bool]:
 
 def keys_for(path: str | None, given: Given, of: str) -> Given:
     """Where keys are taken from: the file that is named, or what came with the receipt. Raises UsageError."""
-    if path is None:
-        if not given.brings_keys:
-            raise UsageError(f"--{of}-key is needed: no key came with the receipt")
-        return given
-    try:
-        return Given(path)
-    except Rejected as error:
-        raise UsageError(str(error)) from error
+    if path is None and not given.brings_keys:
+        raise UsageError(f"--{of}-key is needed: no key came with the receipt")
+    return given if path is None else given_keys(path)
 
 
 def printable(text: str) -> str:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import runpy
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from inference_worker.contract.messages import sha256_hex
-from inference_worker.contract.signing import BadToken, Purpose, Signer, Verifier, b64, unb64
+from inference_worker.contract.signing import BadToken, Purpose, Signer, Verifier, b64, key_id, unb64
+from kasbah.audit.export.verifier.dossier import check_workers_receipt
 from kasbah.audit.models import Intake
 from kasbah.common import rls
 from kasbah.config import dossiers
@@ -136,6 +141,36 @@ def test_its_dossier_is_made_and_says_the_same(case: Case) -> None:
     other = factories.tenant()
     assert list(dossiers._receipts(other.id, [{"request_id": case.job.request_id}])) == []
     assert list(dossiers._receipts(None, [{"request_id": case.job.request_id}])) == []
+
+
+def test_both_verifiers_say_what_the_page_says(case: Case) -> None:
+    """Check, export and verifier agree, of an honest receipt and of one that was altered."""
+    program = runpy.run_path(str(Path(__file__).parents[2] / "docs" / "auditor" / "verify_receipt.py"))
+
+    def told() -> tuple[list[str], str]:
+        ((name, data),) = dossiers._receipts(case.job.tenant_id, [{"request_id": case.job.request_id}])
+        document = json.loads(data)
+        assert [check["name"] for check in document["checks"] if not check["holds"]] == case.failing()
+        found = check_workers_receipt(name, document)
+        try:
+            keys = {key_id(unb64(key)): Ed25519PublicKey.from_public_bytes(unb64(key)) for key in keys_in(document)}
+            receipt = program["verify_receipt"](document["receipt"], keys)
+            program["verify_ticket"](document["ticket"], keys, receipt)
+        except program["Rejected"] as rejected:
+            return found, rejected.name
+        return found, ""
+
+    def keys_in(document: dict[str, Any]) -> list[str]:
+        return [document["worker"]["public_key"], *document["control_plane_keys"].values()]
+
+    assert told() == ([], "")
+    case.put(receipt=altered(case.receipt))
+    found, name = told()
+    assert name == "bad_signature"
+    assert [line.split("CHECK FAILED ")[1].split(":")[0] for line in found] == case.failing()
+    case.put(receipt=case.receipt, ticket=altered(case.ticket))
+    found, name = told()
+    assert (len(found), name) == (2, "bad_signature")
 
 
 def test_without_the_guard_the_page_would_fail(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
