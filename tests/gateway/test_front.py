@@ -121,7 +121,7 @@ async def test_the_last_line_would_win(monkeypatch: pytest.MonkeyPatch) -> None:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    application = Front(gateway, gateway)
+    application = Front(gateway, gateway, 2)
     await application(scope, None, send)  # type: ignore[arg-type]
     assert (seen, sent[0]["status"]) == ([], 400)
     monkeypatch.setattr(front, "join_headers", list)
@@ -165,10 +165,10 @@ async def test_half_a_body_reaches_no_half_of_the_control_plane(monkeypatch: pyt
         return receive
 
     scope = {"type": "http", "method": "POST", "path": "/api/session/", "query_string": b"", "headers": []}
-    await Front(django, django)(scope, client(b"a", whole=False), send)
+    await Front(django, django, 2)(scope, client(b"a", whole=False), send)
     assert (served, sent[0]["status"]) == ([], 408)
     assert (b"connection", b"close") in sent[0]["headers"]
-    await Front(django, django)(scope, client(b"a", b"b", whole=True), send)
+    await Front(django, django, 2)(scope, client(b"a", b"b", whole=True), send)
     assert served == ["ab"]
 
 
@@ -186,7 +186,7 @@ async def test_who_reads_no_answer_is_not_waited_for(monkeypatch: pytest.MonkeyP
 
     scope = {"type": "http", "method": "GET", "path": "/api/me/", "query_string": b"", "headers": []}
     async with asyncio.timeout(2):
-        await Front(django, django)(scope, receive, send)
+        await Front(django, django, 2)(scope, receive, send)
 
 
 @pytest.mark.parametrize("route", ["/v1/streams/%00", "/v1/models/a%00b", "/api/tenants/%00/", "/%00", "/api/%00x/"])

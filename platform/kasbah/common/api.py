@@ -8,7 +8,7 @@ one transaction, which speaks for that tenant only. Handlers call services and n
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -25,6 +25,11 @@ from rest_framework.viewsets import GenericViewSet, ViewSetMixin
 
 from kasbah.common import rls
 from kasbah.common.queries import NumberField, read_parameters
+from kasbah.common.shares import SharedPool
+
+# Exports, simulations and their like in one process: each holds a connection to the database, of which others must
+# find some free.
+LONG_RUNS = SharedPool("long requests", 4)
 
 
 class StrictSerializer(serializers.Serializer[Any]):
@@ -126,6 +131,8 @@ class ManagementMixin(APIView):
     http_method_names = ["get", "head", "post", "put", "patch", "delete"]
     # Action, or method in lower case -> permission; what is not here is denied.
     access: ClassVar[Mapping[str, str]] = {}
+    # Actions, or methods in lower case, that work for seconds; tenants have shares of the server's room for them.
+    long: ClassVar[frozenset[str]] = frozenset()
     # This layer knows neither tenants nor actors: identity.api.access.Permitted leaves the tenant of the path here.
     tenant: Any = None
 
@@ -158,10 +165,17 @@ class ManagementMixin(APIView):
 
     def _scoped(self, handler: Callable[..., Response]) -> Callable[..., Response]:
         def run(*args: Any, **kwargs: Any) -> Response:
-            with self.scope():
+            with self._share(), self.scope():
                 return handler(*args, **kwargs)
 
         return run
+
+    def _share(self) -> AbstractContextManager[None]:
+        """A place for what takes long, held for the tenant. Raises RateLimited, Unavailable."""
+        action = getattr(self, "action", None) or (self.request.method or "").lower()
+        if action not in self.long:
+            return nullcontext()
+        return LONG_RUNS.hold(getattr(self.actor, "ref", None) if self.tenant is None else self.tenant.id)
 
     @contextmanager
     def scope(self) -> Iterator[None]:

@@ -6,7 +6,7 @@ A connection is lent for one transaction and given back before anything is strea
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
@@ -21,6 +21,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from kasbah.common import rls
 from kasbah.common.errors import Unavailable
+from kasbah.common.shares import FairQueue
 
 Connection = AsyncConnection[tuple[Any, ...]]
 RESTED = 0.5  # seconds
@@ -44,10 +45,11 @@ def unavailable(error: BaseException) -> Unavailable | None:
 
 
 class Database:
-    """A small pool; `transaction` is the only way in."""
+    """A small pool; `transaction` is the only way in. Tenants that wait for a connection take turns."""
 
     def __init__(self, size: int = 4, wait: float = 5.0) -> None:
         self._used: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
+        self._turns = FairQueue("A connection to the database", size, wait)
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             settings.DATABASE_URL,
             min_size=1,
@@ -72,10 +74,13 @@ class Database:
         await self._pool.close(timeout=2)
 
     @asynccontextmanager
-    async def transaction(self, tenant: UUID | None) -> AsyncIterator[Connection]:
-        """A transaction that speaks for `tenant`, or for the platform when None. Raises Unavailable."""
+    async def transaction(self, tenant: UUID | None, caller: Hashable = None) -> AsyncIterator[Connection]:
+        """A transaction that speaks for `tenant`, or for the platform when None. Raises Unavailable.
+
+        `caller`: who takes turns with others for a connection, if it is not the tenant.
+        """
         try:
-            async with self._pool.connection() as connection:
+            async with self._turns.turn(caller or tenant), self._pool.connection() as connection:
                 async with connection.transaction():
                     if tenant is None:
                         await connection.execute(rls.SET_PLATFORM)

@@ -10,6 +10,7 @@ import os
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "kasbah.config.settings")
 
+from django.conf import settings
 from django.core.asgi import get_asgi_application
 
 from kasbah.common.checks import refuse_unsafe_role
@@ -32,4 +33,4 @@ refuse_unsafe_role()
 clusters.refuse_other()
 refuse_forgetful()
 
-application = Front(create_app(), _django)
+application = Front(create_app(), _django, settings.DATABASE_POOL)

@@ -7,23 +7,28 @@ it is given whole bodies only, read as the gateway reads its own.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 
 from kasbah.common.errors import Invalid, KasbahError
 from kasbah.common.http_headers import join_headers
+from kasbah.common.shares import FairQueue
 from kasbah.gateway.app import PREFIXES
 from kasbah.gateway.exchange import STALL_TIMEOUT, ClientGone, Exchange, Message, Receive, Scope, Send
 
+PATIENCE = 10.0  # seconds a request waits for its turn
 Application = Callable[..., Awaitable[None]]  # of scope, receive and send
 
 
 class Front:
     """The ASGI application: inference routes go to the gateway, everything else to Django."""
 
-    def __init__(self, gateway: Application, django: Application) -> None:
+    def __init__(self, gateway: Application, django: Application, room: int) -> None:
+        """`room`: how many requests Django serves at once, each with a thread and a connection to the database."""
         self._gateway = gateway
         self._django = django
+        self._turns = FairQueue("A place to serve this request", room, PATIENCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Route by path; the gateway owns the lifespan, because it holds the pools and readers."""
@@ -46,10 +51,21 @@ class Front:
         with suppress(ClientGone):
             try:
                 body = await exchange.body()
+                async with self._turn(scope):
+                    await self._django(scope, _whole(body, receive), _impatient(send))
             except KasbahError as error:
                 await _refuse(exchange, error)
-            else:
-                await self._django(scope, _whole(body, receive), _impatient(send))
+
+    def _turn(self, scope: Scope) -> AbstractAsyncContextManager[None]:
+        return nullcontext() if scope["path"].startswith("/static/") else self._turns.turn(_caller(scope))
+
+
+def _caller(scope: Scope) -> bytes:
+    """What stands for who asks before anybody has looked: a key, a session, or an address. A digest, for it waits."""
+    headers = dict(scope["headers"])
+    address = str((scope.get("client") or ("",))[0]).encode()
+    shown = headers.get(b"authorization") or headers.get(b"cookie") or address
+    return hashlib.sha256(shown).digest()
 
 
 def _check_target(scope: Scope) -> None:

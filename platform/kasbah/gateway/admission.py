@@ -202,7 +202,7 @@ async def _classified(runtime: Runtime, wish: Wish) -> Wish:
     policy = wish.facts.policy
     if policy is None or (classifier := policy.classifier) is None:
         return wish
-    found = await runtime.classifying.look(wish.body.for_engine(), classifier.detect)
+    found = await runtime.classifying.look(wish.body.for_engine(), classifier.detect, wish.principal.tenant_id)
     if not wish.body.readable:
         found[UNREAD] = 1
     return replace(wish, question=raised(wish.question, policy, found), found=found)

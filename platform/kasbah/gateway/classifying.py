@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from django.utils.module_loading import import_string
 
 from kasbah.common import env
+from kasbah.common.shares import FairQueue
 from kasbah.gateway import refusals
 from kasbah.residency.services.classification import JOINT, UNREAD, look, text_of
 
@@ -22,6 +23,7 @@ Detector = Callable[[str], Mapping[str, int]]
 
 SHORT = 4096  # bytes that are looked through at once: 0.2 ms, and 6 ms when somebody means harm
 PATIENCE = 5.0  # seconds
+THREADS = 2
 KIND = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 
 logger = logging.getLogger(__name__)
@@ -34,20 +36,25 @@ class Classifying:
         self._own = own
         self._patience = patience
         # Two: one long text does not make the next one wait, and many leave the processor to streams.
-        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="classifying")
+        self._threads = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="classifying")
+        self._turns = FairQueue("A thread that looks through texts", THREADS, patience)
 
-    async def look(self, body: bytes, detect: Iterable[str]) -> dict[str, int]:
+    async def look(self, body: bytes, detect: Iterable[str], tenant: Hashable = None) -> dict[str, int]:
         """Which kinds stand in what is sent to the model, and how often. Raises Unavailable."""
         try:
             if self._own is None and len(body) <= SHORT:
                 return _look(None, body, detect)
-            loop = asyncio.get_running_loop()
             async with asyncio.timeout(self._patience):
-                return await loop.run_in_executor(self._threads, _look, self._own, body, tuple(detect))
+                # Shielded: a thread that is given up goes on, and keeps its tenant's turn until it ends.
+                return await asyncio.shield(asyncio.create_task(self._look_in_turn(body, tuple(detect), tenant)))
         except Exception as error:
             # Its text may quote what was looked through.
             logger.error("A text could not be looked through: %s", type(error).__name__)  # noqa: TRY400
             raise refusals.not_classified() from error
+
+    async def _look_in_turn(self, body: bytes, detect: tuple[str, ...], tenant: Hashable) -> dict[str, int]:
+        async with self._turns.turn(tenant):
+            return await asyncio.get_running_loop().run_in_executor(self._threads, _look, self._own, body, detect)
 
     def close(self) -> None:
         """Look at nothing more."""

@@ -19,6 +19,11 @@ async def serve(runtime: Runtime, exchange: Exchange, endpoint: Endpoint) -> Non
     if runtime.drain.begun:
         raise refusals.shutting_down()
     wish = await admission.understand(runtime, exchange, endpoint)
+    with runtime.under_way.hold(wish.principal.tenant_id):
+        await _serve(runtime, exchange, wish)
+
+
+async def _serve(runtime: Runtime, exchange: Exchange, wish: Wish) -> None:
     if wish.key is None:
         await _answer(runtime, exchange, await _admit(runtime, exchange, wish))
         return

@@ -15,6 +15,7 @@ from uuid import UUID
 from inference_worker.contract.frames import Data, Done, Failed, Frame, Role
 from kasbah.audit.services.content import ERASED
 from kasbah.common.errors import Conflict, Invalid, KasbahError, NotFound, Unavailable
+from kasbah.common.shares import SharedPool
 from kasbah.gateway import admission, refusals, sse
 from kasbah.gateway.endpoints import ENDPOINTS
 from kasbah.gateway.exchange import EVENT_STREAM, Exchange
@@ -23,7 +24,7 @@ from kasbah.identity.services import Principal
 from kasbah.residency.services import SiteRecord
 from kasbah.serving.services import replay
 
-MOST = 64  # streams taken up again in one process: each holds a connection to a site's store
+MOST = 64  # streams taken up again in one process: each holds a connection to a site's store; tenants have shares
 SETTLE_WAIT = 5.0  # seconds for the process that settles the job
 EVENT_ID = re.compile(r"(\d{1,9})-(\d{1,9})")
 FIND = f"""
@@ -49,7 +50,7 @@ class Resumption:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._open = 0
+        self._open = SharedPool("streams taken up again", MOST)
 
     async def serve(self, exchange: Exchange, request_id: str) -> None:
         """Answer with the rest of a stream. Raises KasbahError while nothing was sent."""
@@ -60,13 +61,10 @@ class Resumption:
             raise Conflict("This stream was begun anew after that event; ask again without Last-Event-ID.")
         facts = await self._runtime.tenants.facts(principal.tenant_id)
         site = facts.sites.get(job.site_id)
-        if site is None or self._runtime.drain.begun or self._open >= MOST:
+        if site is None or self._runtime.drain.begun:
             raise Unavailable("The stream cannot be taken up here now. Try again.", retry_after=1)
-        self._open += 1
-        try:
+        with self._open.hold(principal.tenant_id):
             await self._relay(exchange, principal, job, site, after[1] if after is not None else 0)
-        finally:
-            self._open -= 1
 
     async def _find(self, principal: Principal, request_id: str) -> _Job:
         """The job of a stream that this very key asked for. Raises NotFound."""

@@ -11,6 +11,7 @@ from kasbah.audit.services.content import Vault
 from kasbah.common import env, stores
 from kasbah.common.changes import ChangeListener
 from kasbah.common.database import Database
+from kasbah.common.shares import SharedPool
 from kasbah.gateway.cache import TenantCache
 from kasbah.gateway.classifying import Classifying, own_detector
 from kasbah.gateway.drain import Drain
@@ -19,6 +20,8 @@ from kasbah.gateway.ledger import Ledger
 from kasbah.identity.services import PrincipalCache
 from kasbah.metering.services import Meter
 from kasbah.serving.services import Dispatcher
+
+MAX_UNDER_WAY = 4096  # requests in one process, those that wait for an idempotency key among them
 
 
 def stream_hold() -> float:
@@ -54,6 +57,7 @@ class Runtime:
 
     def __init__(self) -> None:
         self.turns = Turns()
+        self.under_way = SharedPool("requests", MAX_UNDER_WAY)
         self.hold = stream_hold()
         self.default_output = default_output()
         self._closing = AsyncExitStack()

@@ -128,6 +128,7 @@ class UsageViewSet(ListMixin, RetrieveMixin):
     serializer_class = UsageShown
     filters = UsageFilters
     access: ClassVar = {"list": "usage.read", "retrieve": "usage.read", "summary": "usage.read"}
+    long: ClassVar = frozenset({"summary"})
 
     @extend_schema(parameters=[SummaryQuery], responses=Summary)
     @action(detail=False, methods=["get"])

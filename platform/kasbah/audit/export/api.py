@@ -54,6 +54,7 @@ class ExportView(ManagementView):
     """The tenant's log as an archive that is checked without Kasbah."""
 
     access: ClassVar = {"get": "audit.read"}
+    long: ClassVar = frozenset({"get"})
 
     @extend_schema(parameters=[ExportQuery], responses={(200, "application/zip"): OpenApiTypes.BINARY})
     def get(self, request: Request, tenant: str) -> HttpResponse:

@@ -82,7 +82,8 @@ async def find_principal(database: Database, text: str) -> Principal:
 
 
 async def _find(database: Database, digest: bytes) -> Principal:
-    async with database.transaction(None) as connection:
+    # Whoever floods the door with keys that do not exist waits for himself, and not before those who are known.
+    async with database.transaction(None, caller="authentication") as connection:
         row = await (await connection.execute(FIND, [digest])).fetchone()
     return from_row(row)
 

@@ -101,6 +101,7 @@ class SimulationViewSet(csvs.CsvMixin, ManagementViewSet):
     queryset = Policy.objects.all()
     serializer_class = SimulationShown
     access: ClassVar = {"simulate": "audit.read"}
+    long: ClassVar = frozenset({"simulate"})
 
     @extend_schema(
         request=SimulationBody,

@@ -137,6 +137,7 @@ class VersionsViewSet(ListMixin, RetrieveMixin):
     """Versions; every one is kept, one is active. The verbs are the same for tenants and for the baseline."""
 
     filters = VersionFilters
+    long: ClassVar = frozenset({"create", "validate", "difference", "request_activation"})  # they compile documents
     # Verb -> permission without its subject.
     verbs: ClassVar = {
         "list": "read",

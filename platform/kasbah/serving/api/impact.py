@@ -52,6 +52,7 @@ class ImpactViewSet(csvs.CsvMixin, ManagementViewSet):
     """What both have in common."""
 
     serializer_class = ImpactShown
+    long: ClassVar = frozenset({"impact"})
 
     def shown_impact(self, name: str, found: Impact) -> Response:
         """As a table or in JSON."""

@@ -89,6 +89,7 @@ class MatrixView(csvs.CsvMixin, ManagementView):
     """The matrix of a tenant."""
 
     access: ClassVar = {"get": "policy.read"}
+    long: ClassVar = frozenset({"get"})
 
     @extend_schema(
         parameters=[TenantMatrixQuery],
@@ -123,6 +124,7 @@ class PlatformMatrixViewSet(csvs.CsvMixin, ManagementViewSet):
     serializer_class = MatrixShown
     filters = MatrixQuery
     access: ClassVar = {"list": "policy.read"}
+    long: ClassVar = frozenset({"list"})
 
     @contextmanager
     def scope(self) -> Iterator[None]:
