@@ -16,6 +16,7 @@ T = "/api/tenants/<tenant>"
 # What is allowed; everybody else gets 401 (anonymous), 404 (strangers, in a tenant) or 403.
 ALLOWED: dict[str, set[str]] = {
     "GET /api/": EVERYBODY,
+    "GET /": EVERYBODY,
     "GET /api/docs/": EVERYBODY,
     "GET /api/schema/": EVERYBODY,
     "GET /api/me/": KNOWN,

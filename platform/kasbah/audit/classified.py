@@ -298,6 +298,7 @@ PROOF = "gives the tenant its own proof of a request that is on record"
 UNRECORDED: Mapping[str, str] = {
     "* /api/": STATIC,
     "* /api/schema/": STATIC,
+    "* /": STATIC,
     "* /api/docs/": STATIC,
     "GET /healthz": STATIC,
     "GET /readyz": STATIC,
