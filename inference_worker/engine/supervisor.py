@@ -27,6 +27,7 @@ from inference_worker.contract.egress import Attempt
 from inference_worker.contract.messages import Assigned, Served
 from inference_worker.engine import flags, launch, probe
 from inference_worker.engine.client import EngineClient, EngineLost
+from inference_worker.engine.grammars import GrammarGuard
 from inference_worker.engine.process import EngineProcess, last_words
 from inference_worker.engine.refusals import Refusals
 
@@ -76,6 +77,7 @@ class Engine:
         self.digest = ""  # of what is loaded; "" while nothing is
         self.version = "vllm"
         self.client: EngineClient | None = None
+        self.grammars: GrammarGuard | None = None
         self.refusals = Refusals(attempts)
         self._means = means
         self._on_change = on_change
@@ -171,6 +173,7 @@ class Engine:
         try:
             process = await self._start(folder, home)
             self.client = EngineClient(home / "s")
+            self.grammars = GrammarGuard(self._means.python, folder, self._environment(home))
             await self._await_ready(process, self.client)
             self.digest = digest
             self._doubted.clear()
@@ -184,6 +187,9 @@ class Engine:
             if self.client is not None:
                 self.client.close()
                 self.client = None
+            if self.grammars is not None:
+                await asyncio.shield(self.grammars.stop())
+                self.grammars = None
             if process is not None:
                 await asyncio.shield(process.stop())
             self.refusals.look()
@@ -212,21 +218,26 @@ class Engine:
         return wanted
 
     async def _start(self, folder: Path, home: Path) -> EngineProcess:
-        means, settings = self._means, self.assigned.engine
+        means = self._means
         if len(str(home / "s")) > LONGEST_SOCKET:
             raise EngineFailed(f"{home} is too long for a socket's path; give a shorter --run-dir")
         given = flags.arguments(self.assigned, folder, home / "s", gpu=means.gpu)
-        environment = flags.environment(settings, home / "home", means.cache, gpu=means.gpu)
         self.refusals.follow(home / "egress")
         for path in (means.cache, means.logs, home / "home"):
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
         return await EngineProcess.start(
             [str(means.python), launch.__file__, *given],
-            environment=environment | {launch.JOURNAL: str(home / "egress")},
+            environment=self._environment(home),
             cwd=home / "home",
             log=self._log,
             log_bytes=means.log_bytes,
         )
+
+    def _environment(self, home: Path) -> dict[str, str]:
+        """Of the engine's processes; what their guards refuse goes to one journal."""
+        means = self._means
+        environment = flags.environment(self.assigned.engine, home / "home", means.cache, gpu=means.gpu)
+        return environment | {launch.JOURNAL: str(home / "egress")}
 
     @property
     def _log(self) -> Path:

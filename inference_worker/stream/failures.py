@@ -13,6 +13,7 @@ from collections.abc import Collection
 import msgspec
 
 from inference_worker.contract.bounds import line
+from inference_worker.engine.grammars import Verdict
 from inference_worker.stream.chunks import EngineError, ErrorBody
 from inference_worker.stream.request import ADDED, CHAT, COMPLETIONS, EMBEDDINGS, EngineRequest
 
@@ -77,6 +78,14 @@ _MEANINGS = (
     (re.compile(r"roles? must alternate|only .*roles? (is|are) supported|system role not supported", re.I), TURNS),
 )
 _NO_ROUTE = re.compile(r"\bdoes not support\b.* API\b")
+
+# Of schemas that were tried before the engine saw them (engine/grammars.py).
+_WAY_OUT = "in response_format or in a tool; simplify it"
+SCHEMAS = {
+    Verdict.LATE: Failure(400, "schema_too_complex", f"a JSON schema takes too long to prepare, {_WAY_OUT}"),
+    Verdict.INVALID: Failure(400, "invalid_schema", f"a JSON schema cannot be made a grammar, {_WAY_OUT}"),
+    Verdict.EMPTY: Failure(400, "invalid_schema", f"no value can follow a JSON schema, {_WAY_OUT}"),
+}
 
 # A validation error of pydantic as vLLM prints it: {'type': ..., 'loc': ..., 'msg': '...', 'input': <the value>}
 _VALIDATION = re.compile(r"'msg': (?:'([^']*)'|\"([^\"]*)\")")

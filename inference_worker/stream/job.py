@@ -26,6 +26,7 @@ from inference_worker.contract.messages import JobMessage, Payload, Receipt, Tic
 from inference_worker.contract.settings import integer
 from inference_worker.contract.signing import Purpose
 from inference_worker.engine.client import EngineClient, EngineLost, Exchange
+from inference_worker.engine.grammars import GrammarGuard, GrammarsUnavailable, Verdict
 from inference_worker.identity import Identity
 from inference_worker.store import Command, Script, Store, StoreAway
 from inference_worker.stream import chunks, failures, request
@@ -73,6 +74,7 @@ class Target(msgspec.Struct, frozen=True):
     """The engine that a job goes to; `on_lost` is told at once when its connection ends before the answer does."""
 
     client: EngineClient
+    grammars: GrammarGuard
     model: str
     model_digest: str
     engine: str
@@ -153,6 +155,9 @@ class Job:
             failure = Failure(400, "invalid_request", str(refused), refused.param)
         except chunks.StreamFailed as failed:
             failure = failures.of_error(failed.error, asked)
+        except GrammarsUnavailable as error:
+            log.error("job %s: %s", self.id, error)  # noqa: TRY400 - its text says it all
+            failure = failures.WORKER
         except EngineLost:
             self._target.on_lost()
             failure = failures.ENGINE_LOST
@@ -161,6 +166,13 @@ class Job:
     async def _ask(self, asked: request.EngineRequest) -> Done | Failed:
         if self._stopped is not None:
             raise Stopped(self._stopped)
+        schemas = request.schemas_of(asked.fields) if asked.path == request.CHAT else []
+        if schemas:
+            verdict = await self._target.grammars.check(self._ticket.tenant, schemas)
+            if verdict is not Verdict.OK:
+                return self._failed(failures.SCHEMAS[verdict])
+            if self._stopped is not None:
+                raise Stopped(self._stopped)
         take = self._take_events if asked.stream else None
         exchange = await self._target.client.start("POST", asked.path, asked.body, take)
         self._exchange = exchange

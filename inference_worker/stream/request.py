@@ -94,6 +94,22 @@ def _check_switches(variables: Any) -> None:
             raise RequestRefused(f"{variable[:40]!r} may not be set in {name} by a request", name)
 
 
+def schemas_of(fields: dict[str, Any]) -> list[Any]:
+    """The JSON schemas of a chat request that the engine would make a grammar of: of its format, of the tools that the
+    model must use, and of tools that are strict."""
+    found = []
+    form = fields.get("response_format")
+    if isinstance(form, dict) and isinstance(form.get("json_schema"), dict):
+        found.append(form["json_schema"].get("schema"))
+    choice = fields.get("tool_choice")
+    named = choice.get("function", {}).get("name") if isinstance(choice, dict) else None
+    for tool in fields.get("tools") or ():
+        function = tool.get("function") or {}
+        if choice == "required" or function.get("strict") or (named is not None and named == function.get("name")):
+            found.append(function.get("parameters"))
+    return [schema for schema in found if isinstance(schema, dict)]
+
+
 def cache_salt(key: bytes, tenant: str, epoch: int) -> str:
     """The salt of a tenant's prefix cache: stable within an epoch, and of no use to guess another tenant's."""
     return hmac.new(key, f"{tenant} {epoch}".encode(), hashlib.sha256).hexdigest()

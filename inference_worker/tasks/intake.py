@@ -44,9 +44,11 @@ class Intake:
 
     async def _run(self, admitted: Admitted) -> None:
         engine = self._fleet.find(admitted.ticket.deployment)
-        if engine is None or engine.client is None:
+        if engine is None or engine.client is None or engine.grammars is None:
             raise RuntimeError("an engine was ready when the job was admitted, and is not there")
-        target = Target(engine.client, engine.assigned.name, engine.digest, engine.version, engine.doubt)
+        target = Target(
+            engine.client, engine.grammars, engine.assigned.name, engine.digest, engine.version, engine.doubt
+        )
         job = Job(self._site, target, admitted.ticket, admitted.message, admitted.payload)
         engine.begin_job()
         try:

@@ -16,6 +16,9 @@ What a request does is said in its prompt, between double brackets, so it travel
     stream_error=N an error object after N tokens of a stream
     hang           the whole process stops answering (SIGSTOP)
 
+As the child that tries schemas (inference_worker/engine/grammar_child.py) it says of each line what a description in it
+wants: [[grammar=l]] late, e, i, b as there; [[grammar=die]] ends; everything else is fine.
+
 Environment (through `write_program`): FAKE_DELAY; FAKE_START_DELAY, seconds until it listens; FAKE_EAT_MIB, memory
 taken at once; FAKE_CHILD=1, starts a child that ignores signals, as vLLM's core might; FAKE_JOURNAL, a file to which a
 JSON line is written for each start and end of a request: {"event": "start"|"done"|"aborted", "id", "path", "tokens",
@@ -330,8 +333,21 @@ async def serve(model: str, socket: str) -> None:
     server.close()
 
 
+def try_grammars() -> None:
+    """Stand in for the child that tries schemas."""
+    print("ready", flush=True)
+    for line in sys.stdin:
+        answer = _options(line).get("grammar", "o")
+        if answer == "die":
+            raise SystemExit(1)
+        print(answer, flush=True)
+
+
 def main() -> None:
     """Entry: the flags of vLLM that count, the others ignored."""
+    if sys.argv[1].endswith("grammar_child.py"):
+        try_grammars()
+        return
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("-m", dest="module")
     parser.add_argument("--model", required=True)

@@ -163,6 +163,6 @@ class StandIn:
         body = json.dumps({"choices": [{"message": {"content": text}}]}).encode()
         return self.append(taken, Body(body), self.done(taken))
 
-    def fail(self, taken: Taken, *, retry: bool) -> int:
+    def fail(self, taken: Taken, *, retry: bool, code: str = "engine_lost") -> int:
         """A failure."""
-        return self.append(taken, Failed(503, "engine_lost", "the engine is away", Usage(0, 0), retry=retry))
+        return self.append(taken, Failed(503, code, "the engine is away", Usage(0, 0), retry=retry))

@@ -16,6 +16,7 @@ from inference_worker.contract.frames import Body, Data, Done, Failed, Role
 from inference_worker.contract.messages import RefusalCode, Usage
 from kasbah.common.errors import Unavailable
 from kasbah.serving import tasks
+from kasbah.serving.dispatch import running as running_jobs
 from kasbah.serving.dispatch.replies import ReplyReader
 from kasbah.serving.dispatch.tasks import end
 from kasbah.serving.services import Timings
@@ -92,12 +93,40 @@ async def test_attempts_are_bounded(web: Web, world: World, standing: StandIn) -
     for attempt in range(1, QUICK.attempts + 1):
         taken = await take(standing)
         assert taken.message.attempt == attempt
-        standing.fail(taken, retry=True)
+        standing.fail(taken, retry=True, code="worker_stopping")
     done = await answer
     assert isinstance(done.last, Failed)
     assert done.last.code == "worker_lost"
     assert (await world.job(done.running.job.id)).attempt == QUICK.attempts
     assert standing.take() is None
+
+
+@pytest.mark.parametrize("code", ["engine_lost", "engine_failed"])
+async def test_a_request_that_ends_engines_is_not_sent_to_all_of_them(
+    web: Web, world: World, standing: StandIn, code: str
+) -> None:
+    answer = ask(web, world)
+    for attempt in (1, 2):
+        taken = await take(standing)
+        assert taken.message.attempt == attempt
+        standing.fail(taken, retry=True, code=code)
+    done = await answer
+    assert isinstance(done.last, Failed)
+    assert (done.last.code, done.running.attempt) == (code, 2)
+    assert standing.take() is None
+
+
+async def test_without_that_bound_it_is_sent_to_all_of_them(
+    web: Web, world: World, standing: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control."""
+    monkeypatch.setattr(running_jobs, "ENGINE_FAILURES", frozenset())
+    answer = ask(web, world)
+    for attempt in range(1, QUICK.attempts + 1):
+        taken = await take(standing)
+        assert taken.message.attempt == attempt
+        standing.fail(taken, retry=True)
+    assert isinstance((await answer).last, Failed)
 
 
 async def test_a_lost_worker_is_replaced_and_fenced_off(web: Web, world: World, standing: StandIn) -> None:

@@ -19,6 +19,7 @@ class Timings:
     store_patience: float = 45.0  # a site's store may be away this long before running jobs fail; proxies wait 60 s
     store_timeout: float = 0.8  # one command; twice this must stay under the 2 s in which a client hears of an outage
     attempts: int = 5
+    engine_attempts: int = 2  # that ended with their engine: what ends engines is not sent to every one of them
 
     @property
     def lease(self) -> float:

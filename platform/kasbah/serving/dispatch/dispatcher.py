@@ -300,7 +300,7 @@ class Dispatcher:
         frame = running.terminal
         if frame is None:
             return
-        if isinstance(frame, Failed) and frame.retry and not running.relayed and not running.cancelled:
+        if isinstance(frame, Failed) and self._may_help(running, frame):
             self._spawn(self.again([running]), "serving again")
             return
         try:
@@ -311,6 +311,13 @@ class Dispatcher:
             self._disbelieve(running, error)
         else:
             running.finish(frame)
+
+    def _may_help(self, running: Running, frame: Failed) -> bool:
+        """Whether another attempt may. A request that ended its engine, or made it fail, twice is what does it."""
+        running.engine_failures += frame.code in runs.ENGINE_FAILURES
+        if running.engine_failures >= self.timings.engine_attempts:
+            return False
+        return frame.retry and not running.relayed and not running.cancelled
 
     def _check_receipt(self, running: Running, frame: Done | Failed) -> None:
         if not frame.receipt:

@@ -19,6 +19,7 @@ from kasbah.serving.models import JobState
 from kasbah.serving.records import NewJob, Outcome
 
 NO_USAGE = Usage(0, 0)
+ENGINE_FAILURES = frozenset({"engine_lost", "engine_failed"})  # codes of inference_worker/stream/failures.py
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +78,7 @@ class Running:
         self.moving = False  # a new attempt is being made
         self.cancelled = False
         self.unended_looks = 0  # that found the attempt marked as done in the store, without its last frame
+        self.engine_failures = 0  # attempts that ended with their engine
         self.offered_at = self.started_at = time.monotonic()
         self.terminal: Done | Failed | None = None
         self._secret = secret

@@ -26,7 +26,7 @@ from kasbah.common import rls
 from kasbah.common.isolation import Isolation
 from kasbah.residency.models import Site
 from kasbah.serving import receipts
-from kasbah.serving.dispatch.running import outcome_of
+from kasbah.serving.dispatch.running import ENGINE_FAILURES, outcome_of
 from kasbah.serving.dispatch.sight import Sight, Verdict, judge
 from kasbah.serving.dispatch.store import CANCEL, StoreAway
 from kasbah.serving.housekeeping.identities import record_of
@@ -174,7 +174,8 @@ def _read_last_words(plan: Plan, reached: Reached, limits: Timings) -> None:
             logger.warning("The last frame of job %s is not believed: %s", job.id, error)
             plan.settle.append(ended(job, JobState.FAILED, "bad_receipt"))
             continue
-        if isinstance(frame, Failed) and frame.retry and job.owner == BACKGROUND:
+        at_fault = isinstance(frame, Failed) and frame.code in ENGINE_FAILURES and job.attempt >= limits.engine_attempts
+        if isinstance(frame, Failed) and frame.retry and job.owner == BACKGROUND and not at_fault:
             again_or_fail(plan, job, limits)
         else:
             plan.settle.append(_settled(job, outcome_of(job.id, job.tenant_id, job.attempt, worker, frame)))
