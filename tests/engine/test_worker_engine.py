@@ -138,6 +138,42 @@ def test_vllms_refusals_do_not_quote_the_prompt(
     assert SECRET not in failed.message
 
 
+def with_schema(schema: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    return chat(f"A number {SECRET}", response_format=form, **fields)
+
+
+def test_an_answer_follows_its_schema(engine: Serving) -> None:
+    schema = {"type": "object", "properties": {"a": {"enum": [1, 2]}}, "required": ["a"], "additionalProperties": False}
+    answer, _ = whole(engine, with_schema(schema, max_tokens=40, temperature=0))
+    assert json.loads(answer["choices"][0]["message"]["content"])["a"] in (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("schema", "code"),
+    [
+        ({"$ref": "#"}, "invalid_schema"),
+        ({"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}, "invalid_schema"),
+        ({"enum": [f"value {number}" for number in range(50_000)]}, "schema_too_complex"),
+        ({"type": "string", "pattern": "(("}, "invalid_request"),
+        ({"$ref": "#/$defs/none"}, "invalid_request"),
+    ],
+    ids=["itself", "each other", "enum", "pattern", "dangling"],
+)
+def test_a_schema_that_vllm_cannot_take_is_a_400_at_once_and_streams_go_on(
+    engine: Serving, schema: dict[str, Any], code: str
+) -> None:
+    """Straight to the worker: the gateway would refuse most of them before."""
+    beside = engine.control.submit(engine.deployment, chat(f"A story. {SECRET}", max_tokens=30, ignore_eos=True))
+    wait_for(lambda: len(engine.control.arrived(beside)) > 3, 60)
+    _, given = engine.ask(with_schema(schema), stream=False)
+    failed = given[-1]
+    assert isinstance(failed, Failed)
+    assert (failed.status, failed.code, failed.retry) == (400, code, False)
+    assert isinstance(engine.control.frames(beside, 300)[-1], Done)
+    assert "a connection was lost" not in engine.worker.log
+
+
 def test_no_prompt_is_in_a_log(engine: Serving) -> None:
     engine.ask(chat(SECRET, max_tokens=1))
     logs = {file.name: file.read_text() for file in (engine.worker.state_dir / "logs").iterdir()}
