@@ -8,6 +8,7 @@ from pathlib import Path
 if __name__ == "__main__":
     # So that it works from a checkout too; `platform` itself is a source root, never a package (decision 0001).
     sys.path[:0] = [str(Path(__file__).parent / "platform"), str(Path(__file__).parent)]
+    os.umask(0o077)  # exports, tiles, spools and what else a command writes are for the account that runs it
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "kasbah.config.settings")
     from django.core.management import execute_from_command_line
 

@@ -51,6 +51,7 @@ def main(arguments: list[str]) -> None:
     """Arrange and execute; returns only by raising."""
     parent, signal_number, uid, gid, keep = (int(argument) for argument in arguments[:5])
     program = arguments[5:]
+    os.umask(0o077)  # logs, append-only files, sockets: what it makes is its own account's
     if sys.platform == "linux":
         libc = ctypes.CDLL(None, use_errno=True)
         if uid >= 0:

@@ -56,13 +56,16 @@ class Demo:
         }
 
     def manage(self, *arguments: str, extra: Mapping[str, str]) -> str:
-        """Run `manage.py ARGUMENTS` and return its output. Raises Problem with its last words."""
+        """Run `manage.py ARGUMENTS` and return its output; `extra` are settings of it alone, which it reads from files.
+
+        Raises Problem with its last words.
+        """
         log = self.place.logs / "manage.log"
         command = [sys.executable, str(REPOSITORY / "manage.py"), *arguments]
-        with log.open("ab") as errors:
-            result = subprocess.run(
-                command, env=self.environment() | dict(extra), stdout=subprocess.PIPE, stderr=errors, check=False
-            )
+        folder = secrets.setup_folder(self.place.path, **extra)
+        environment = self.environment() | {"KASBAH_SECRETS_DIR": str(folder)}
+        with processes.open_log(log) as errors:
+            result = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=errors, check=False)
         if result.returncode != 0:
             raise Problem(
                 f"`manage.py {arguments[0]}` {services.ended_how(result.returncode)}:\n{services.tail(log, 5)}\n"
@@ -78,6 +81,7 @@ def plain_environment() -> dict[str, str]:
 
 def main(*, bind: str, once: bool) -> int:
     """Start, ask, stay. The exit status: 0 after Ctrl-C or `once`."""
+    os.umask(0o077)
     host, port = problems.parse_bind(bind)
     place = home()
     place.create()
@@ -143,7 +147,7 @@ def start(demo: Demo) -> tuple[dict[str, Any], question.Answer]:
         engine_python = REPOSITORY / ".venv-engine" / "bin" / "python"
         built = model.build(engine_python, place.models, lambda line: _build_progress(step, line))
     with Step("Database schema"):
-        demo.manage("migrate", "--no-input", extra={"KASBAH_OWNER_DATABASE_URL": database.owner_url})
+        demo.manage("migrate", "--no-input", extra={"owner_database_url": database.owner_url})
     with Step("Tenant, project, administrator, site, policy, deployment, key"):
         facts = bootstrap(demo, site.url, built)
     with Step("Control plane and housekeeping"):
@@ -186,7 +190,7 @@ def _build_progress(step: Step, line: str) -> None:
 def bootstrap(demo: Demo, broker_url: str, built: model.BuiltModel) -> dict[str, Any]:
     """`manage.py bootstrap_demo`; key and password are kept in `<home>/admin`, mode 0600."""
     key_file = secrets.private_folder(demo.place.admin) / "demo_api_key"
-    extra = {"KASBAH_DEMO_BROKER_URL": broker_url, "KASBAH_DEMO_MODEL": built.digest}
+    extra = {"demo_broker_url": broker_url, "demo_model": built.digest}
     output = demo.manage("bootstrap_demo", "--api-key-file", str(key_file), "--json", extra=extra)
     facts: dict[str, Any] = json.loads(output)
     if password := facts.get("admin_password"):  # told once
@@ -219,9 +223,14 @@ def start_worker(demo: Demo, facts: Mapping[str, Any], broker_url: str, engine_p
     place = demo.place
     argv = [sys.executable, "-m", "inference_worker", "--site", str(facts["site"])]
     argv += ["--state-dir", str(place.worker), "--models", str(place.models), "--engine-python", str(engine_python)]
-    environment = plain_environment() | {"KASBAH_BROKER_URL": broker_url, "PYTHONUNBUFFERED": "1"}
-    if facts.get("enrol_token"):
-        environment["KASBAH_ENROL_TOKEN"] = str(facts["enrol_token"])
+    # Files and not the environment, which every process of the account can read, and children inherit.
+    folder, token = secrets.private_folder(place.worker_secrets), facts.get("enrol_token")
+    secrets.write(folder / "broker_url", broker_url)
+    if token:
+        secrets.write(folder / "enrol_token", str(token))
+    else:
+        (folder / "enrol_token").unlink(missing_ok=True)
+    environment = plain_environment() | {"KASBAH_SECRETS_DIR": str(folder), "PYTHONUNBUFFERED": "1"}
     log = place.logs / "worker.log"
     demo.supervisor.start("worker", Program(argv, environment, log, REPOSITORY, patience=30.0))
 

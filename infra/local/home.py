@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from infra.local import secrets
 from infra.local.problems import Problem
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -50,6 +51,11 @@ class Home:
         return self.path / "worker"
 
     @property
+    def worker_secrets(self) -> Path:
+        """What the worker is told that nobody else may read: its broker, and the token of its first start."""
+        return self.path / "worker-secrets"
+
+    @property
     def admin(self) -> Path:
         """What only set-up may read: the owner's database URL, the demo's key and password."""
         return self.path / "admin"
@@ -63,10 +69,11 @@ class Home:
             )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            (self.path / MARK).write_text(MARK_TEXT, encoding="ascii")
-            for folder in (self.logs, self.models, self.run):
-                folder.mkdir(exist_ok=True)
-            self.worker.mkdir(mode=0o700, exist_ok=True)
+            self.path.chmod(0o700)  # whatever was made below it before
+            secrets.write(self.path / MARK, MARK_TEXT)
+            for folder in (self.logs, self.models, self.run, self.audit, self.worker):
+                folder.mkdir(mode=0o700, exist_ok=True)
+                folder.chmod(0o700)
         except OSError as error:
             raise Problem(
                 f"{self.path} cannot be written: {error.strerror}.\nSet KASBAH_HOME to a folder of your own."

@@ -146,7 +146,7 @@ def prepare(home: Path, *, settings: Mapping[str, str] | None = None) -> Postgre
     home.mkdir(parents=True, exist_ok=True)
     folder = home / "postgres"
     folder.mkdir(exist_ok=True)
-    (home / "logs").mkdir(exist_ok=True)
+    secrets.private_folder(home / "logs")
     account = _account(folder)
     server = Postgres(
         home=home,

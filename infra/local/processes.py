@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 CHILD = Path(__file__).with_name("child.py")
 
@@ -52,7 +53,7 @@ def spawn(
     ]
 
     def start() -> subprocess.Popen[bytes]:
-        with log.open("ab") as output:
+        with open_log(log) as output:
             return subprocess.Popen(
                 [*wrapper, *argv],
                 stdin=subprocess.DEVNULL,
@@ -64,6 +65,13 @@ def spawn(
             )
 
     return _spawner.submit(start).result()
+
+
+def open_log(path: Path) -> IO[bytes]:
+    """A log to append to, readable by its owner alone; one of an earlier start is made so."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    os.fchmod(descriptor, 0o600)
+    return os.fdopen(descriptor, "ab")
 
 
 def started_at(pid: int) -> str | None:

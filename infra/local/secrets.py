@@ -51,6 +51,17 @@ def once(path: Path, make: Callable[[], str]) -> str:
     return text
 
 
+def setup_folder(home: Path, **more: str) -> Path:
+    """`<home>/admin/settings`, to be KASBAH_SECRETS_DIR of what sets up: all that the control plane reads, and `more`,
+    which no running server is given."""
+    folder = private_folder(home / "admin" / "settings")
+    for file in (home / "secrets").iterdir():
+        write(folder / file.name, file.read_text(encoding="ascii"))
+    for name, text in more.items():
+        write(folder / name, text)
+    return folder
+
+
 def password(home: Path, name: str) -> str:
     """The password of a server or role, in `<home>/admin/<name>_password`."""
     return once(home / "admin" / f"{name}_password", lambda: secrets.token_urlsafe(32))

@@ -174,7 +174,9 @@ def limit_log(log: Path) -> None:
     """Move a log that grew too long to `<log>.1` and empty it; its writers have it open for appending and go on."""
     with contextlib.suppress(OSError):
         if log.stat().st_size > LOG_LIMIT:
-            shutil.copyfile(log, log.with_name(log.name + ".1"))
+            before = log.with_name(log.name + ".1")
+            processes.open_log(before).close()
+            shutil.copyfile(log, before)
             os.truncate(log, 0)
 
 

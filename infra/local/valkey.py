@@ -123,7 +123,7 @@ def valkey(
 def prepare(home: Path, name: str = "valkey", *, aof: bool = True, settings: Mapping[str, str] | None = None) -> Valkey:
     """Make the folder, the password and the port; nothing is started."""
     folder = secrets.private_folder(home.resolve() / name)
-    (home / "logs").mkdir(exist_ok=True)
+    secrets.private_folder(home / "logs")
     ours = {
         "bind": "127.0.0.1",
         "protected-mode": "yes",

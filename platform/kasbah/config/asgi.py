@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+os.umask(0o077)  # what a server writes is for its own account
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "kasbah.config.settings")
 
 from django.conf import settings

@@ -78,6 +78,7 @@ def _begin_safely(sender: Any = None, **_: object) -> None:
     """
     if sender.app is not app:
         return
+    os.umask(0o077)  # tiles, the signer's memory, the schedule
     from kasbah.audit.services import clusters
     from kasbah.config.preflight import check_settings
 

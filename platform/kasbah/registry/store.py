@@ -120,10 +120,10 @@ def _stage(folder: Path, staging: Path, files: tuple[FileEntry, ...], progress: 
     for stray in manifest.files_of(staging):
         if stray.relative_to(staging).as_posix() not in expected:
             stray.unlink()
-    for inner in staging.rglob("*"):
+    for inner in (staging, *staging.rglob("*")):
         if inner.is_dir():
+            inner.chmod(0o755)  # workers of another account read models, whatever the umask
             _sync(inner)
-    _sync(staging)
     # The source may have changed since it was looked at; what counts is what is kept.
     return _look(staging)
 
