@@ -297,6 +297,8 @@ def test_events_that_were_signed_and_are_wrong_in_themselves(
     check: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bundling, "VIEWS", ())  # they need events that are whole
+    # Our own exporter refuses what is not canonical; somebody with the key has a program that does not.
+    monkeypatch.setattr(bundling, "_parsed", lambda data, _work: json.loads(data))
 
     def logged(at: int, one: bytes) -> tuple[bytes, str]:
         made = signed(tmp_path / str(at), [event(1), one, event(3)])
