@@ -29,8 +29,8 @@ def test_a_second_start_needs_no_token(site_url: str, control: ControlPlane, tmp
         assert isinstance(token, bytes)
         report = checked(control.workers[first], Purpose.REPORT, token.decode(), Report)
         assert report.site == control.site
-        assert report.hardware["cores"] > 0
-        assert report.hardware["memory_bytes"] > 2**28
+        assert report.hardware.cores > 0
+        assert report.hardware.memory_bytes > 2**28
         assert worker.stop() == 0
         assert not worker.store.exists(f"ksb:worker:{first}")
     with start_worker(site_url, tmp_path / "w", models=tmp_path / "m") as worker:

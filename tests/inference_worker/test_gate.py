@@ -221,7 +221,7 @@ def test_the_guards_are_what_refuses(serving: Serving) -> None:
     def identity(trusted: Signer) -> Identity:
         keys_of_site = {key_id(control.site_key.public_key().public_bytes_raw()): control.site_key}
         return Identity(
-            "w", control.site, control.signer, control.site_key, Verifier([trusted.public]), b"", keys_of_site
+            "w", control.site, control.signer, control.site_key, Verifier([trusted.public]), b"", site_keys=keys_of_site
         )
 
     sent = control.prepare(deployment, chat("x"))
@@ -244,7 +244,7 @@ def test_a_worker_that_was_cut_off_looks_at_its_assignment_before_it_refuses_an_
     def gate(*, informed: bool, signer: Signer = control.signer, site_key: X25519PrivateKey = control.site_key) -> Gate:
         keys_of_site = {key_id(site_key.public_key().public_bytes_raw()): site_key}
         believed = Verifier([signer.public])
-        identity = Identity("w", control.site, control.signer, control.site_key, believed, b"", keys_of_site)
+        identity = Identity("w", control.site, control.signer, control.site_key, believed, b"", site_keys=keys_of_site)
         return Gate(identity, lambda _: deployment.model_digest, lambda: informed)
 
     stranger = Signer(Ed25519PrivateKey.generate())
