@@ -87,6 +87,7 @@ KEPT = (
     ("audit_erasure", "audit_erasure_keep"),
     ("audit_pruningpolicy", "audit_pruningpolicy_keep"),
     ("audit_legalhold", "audit_legalhold_keep"),
+    ("identity_accountchange", "identity_accountchange_keep"),
 )
 
 

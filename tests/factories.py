@@ -86,8 +86,9 @@ def api_key(
     scopes: tuple[str, ...] = (Scope.INFERENCE,),
     role: str = Role.DEVELOPER,
     default_data_class: str = "",
+    made_by: User | None = None,
 ) -> tuple[ApiKey, str]:
-    """A key and its text."""
+    """A key and its text: a person's, or without one a service account's."""
     text = keys.generate()
     with rls.tenant_scope(of.tenant_id):
         key = ApiKey.objects.create(
@@ -100,6 +101,8 @@ def api_key(
             scopes=list(scopes),
             role=role,
             default_data_class=default_data_class,
+            created_by=made_by,
+            service_account=made_by is None,
         )
     return key, text
 
@@ -125,7 +128,19 @@ def active_policy(of: Tenant | None, document: Mapping[str, Any] | str) -> Any:
 
     one, other = (fresh(user(is_platform_admin=True)) for _ in range(2))
     asked = services.request_activation(one, services.create_policy(one, of, document))
-    return services.approve_policy(other, asked) if asked.state == "requested" else asked
+    return services.approve_policy(other, asked, asked.comparison) if asked.state == "requested" else asked
+
+
+def approve(who: Actor, asked: Any) -> Any:
+    """Agree, as the second person, to a version of a policy, an erasure, a pruning policy: to what `asked` shows."""
+    from kasbah.audit.models import Erasure, PruningPolicy
+    from kasbah.residency.services import approve_policy, erasures, pruning
+
+    if isinstance(asked, Erasure):
+        return erasures.approve_erasure(who, asked, asked.digest)
+    if isinstance(asked, PruningPolicy):
+        return pruning.approve_pruning(who, asked, pruning.seen_of(asked))
+    return approve_policy(who, asked, asked.comparison)
 
 
 def content(of: Project, *, days: float = 0, level: str = "sealed", ceiling: int = 30, **fields: Any) -> Any:

@@ -6,6 +6,7 @@ MEMBERS = {"tenant_admin", "developer", "operator", "auditor"}
 KEYS = {"read_key", "manage_key"}
 EVERYBODY = {"anonymous", "platform_admin", "stranger", "inference_key"} | MEMBERS | KEYS
 KNOWN = EVERYBODY - {"anonymous"}
+PEOPLE = KNOWN - KEYS - {"inference_key"}
 ROOT = {"platform_admin"}
 ADMIN = ROOT | {"tenant_admin", "manage_key"}
 READERS = ROOT | MEMBERS | KEYS
@@ -20,6 +21,9 @@ ALLOWED: dict[str, set[str]] = {
     "GET /api/docs/": EVERYBODY,
     "GET /api/schema/": EVERYBODY,
     "GET /api/me/": KNOWN,
+    "GET /api/me/invitations/": KNOWN,
+    "POST /api/me/invitations/<pk>/accept/": PEOPLE,
+    "POST /api/me/password/": PEOPLE,
     "GET /api/session/": KNOWN,
     "POST /api/session/": EVERYBODY,
     "DELETE /api/session/": KNOWN,
@@ -33,6 +37,11 @@ ALLOWED: dict[str, set[str]] = {
     f"PATCH {T}/projects/<pk>/": ADMIN,
     f"GET {T}/members/": ROOT | {"tenant_admin", "auditor"} | KEYS,
     f"POST {T}/members/": ADMIN,
+    f"GET {T}/members/<pk>/changes/": ROOT | {"tenant_admin", "auditor"} | KEYS,
+    f"POST {T}/members/<pk>/confirm-changes/": ADMIN,
+    f"GET {T}/invitations/": ROOT | {"tenant_admin", "auditor"} | KEYS,
+    f"GET {T}/invitations/<pk>/": ROOT | {"tenant_admin", "auditor"} | KEYS,
+    f"POST {T}/invitations/<pk>/withdraw/": ADMIN,
     f"GET {T}/members/<pk>/": ROOT | {"tenant_admin", "auditor"} | KEYS,
     f"PATCH {T}/members/<pk>/": ADMIN,
     f"DELETE {T}/members/<pk>/": ADMIN,
@@ -110,6 +119,9 @@ ALLOWED: dict[str, set[str]] = {
     "POST /api/users/": ROOT,
     "GET /api/users/<pk>/": ROOT,
     "PATCH /api/users/<pk>/": ROOT,
+    "GET /api/users/<pk>/keys/": ROOT,
+    "GET /api/users/<pk>/changes/": ROOT,
+    "POST /api/users/<pk>/confirm-changes/": ROOT,
     "GET /api/policy-templates/": KNOWN,
     "GET /api/policy-templates/<name>/": KNOWN,
     "GET /api/sites/": CATALOGUE,

@@ -85,15 +85,18 @@ class TestFirstSteps:
         tenant, first = ("--tenant", home.tenant.slug), ("--tenant", home.tenant.slug, "--policy-version", "1")
         assert run("checkpolicy", "--file", str(document)) == {"valid": True}
         assert run("putpolicy", *tenant, "--file", str(document))["state"] == "draft"
-        assert "--approved-by" in refused("activatepolicy", *first)
+        assert "--by" in refused("activatepolicy", *first)
         second = factories.user(is_platform_admin=True).email
         asked = run("activatepolicy", *first, "--by", home.admin.email)
         assert (asked["state"], len(asked["loosens"]) > 0) == ("requested", True)
-        assert "second person" in refused("approvepolicy", *first, "--by", home.admin.email)
+        seen = ("--comparison", asked["comparison"])
+        assert "second person" in refused("approvepolicy", *first, "--by", home.admin.email, *seen)
+        assert "--comparison" in refused("approvepolicy", *first, "--by", second)
+        assert "compared" in refused("approvepolicy", *first, "--by", second, "--comparison", "0" * 64)
         gone = factories.user(is_platform_admin=True)
         User.objects.filter(pk=gone.pk).update(is_active=False)
-        assert "switched off" in refused("approvepolicy", *first, "--by", gone.email)
-        assert run("approvepolicy", *first, "--by", second)["state"] == "active"
+        assert "switched off" in refused("approvepolicy", *first, "--by", gone.email, *seen)
+        assert run("approvepolicy", *first, "--by", second, *seen)["state"] == "active"
         allowed = run("decide", *tenant, "--data-class", "public", "--model", "m")
         assert (allowed["allowed"], allowed["sites"], allowed["policy_version"]) == (True, ["paris"], 1)
         assert run("decide", *tenant, "--data-class", "secret", "--model", "m")["allowed"] is False

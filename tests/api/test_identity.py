@@ -83,12 +83,14 @@ def test_a_developers_key_cannot_be_an_administrator(as_user, home):
         assert not ApiKey.objects.filter(name="x").exists()
 
 
-def test_members_come_change_and_go(admin, home):
+def test_members_come_change_and_go(admin, as_user, home):
     person = factories.user()
     path = f"/api/tenants/{home.tenant.slug}/members/"
     made = admin.post(path, {"email": person.email.upper(), "role": "developer"})
-    assert made.status_code == 201, made.content
-    one = f"{path}{made.json()['id']}/"
+    assert made.status_code == 202, made.content
+    assert as_user(person).post(f"/api/me/invitations/{made.json()['id']}/accept/").status_code == 201
+    (member,) = admin.get(f"{path}?user={person.id}").json()["data"]
+    one = f"{path}{member['id']}/"
     assert admin.patch(one, {"role": "auditor"}).json()["role"] == "auditor"
     assert admin.post(path, {"email": person.email, "role": "auditor"}).status_code == 409
     assert admin.delete(one).status_code == 204

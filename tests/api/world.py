@@ -18,6 +18,7 @@ from kasbah.audit.services.forwarding import Forwarder, create_forwarder
 from kasbah.common import rls
 from kasbah.common.ids import uuid7
 from kasbah.identity.models import Membership, Role, Scope, User
+from kasbah.identity.services import invite
 from kasbah.metering.models import Usage
 from kasbah.metering.services import set_limit
 from kasbah.registry.models import Model, ModelVersion, Stage
@@ -134,6 +135,7 @@ def make_estate(platform: Platform) -> Estate:
     ids = {
         "projects": household.project.id,
         "members": member.id,
+        "invitations": invite(factories.SYSTEM, tenant, "somebody@example.org", Role.DEVELOPER).id,
         "api-keys": household.key.id,
         "policies": policy.id,
         "grants": allowed.id,

@@ -95,6 +95,10 @@ INSERT INTO audit_content (id, tenant_id, project_id, key_id, request_id, event_
     policy, ceiling_days, opening, erased_reason)
     VALUES (%(id)s, %(tenant)s, %(project)s, %(key)s, %(id)s::text, %(id)s,
     'prompt', 'body', 'public', 'commitment', '', 0, '', '');
+INSERT INTO identity_accountchange (id, user_id, tenant_id, kind, actor_kind, actor_id, confirmed_by)
+    VALUES (%(id)s, %(id)s, %(tenant)s, 'role', 'user', 'u', '');
+INSERT INTO identity_invitation (id, tenant_id, email, role, state, actor_kind, actor_id, created_at, expires_at)
+    VALUES (%(id)s, %(tenant)s, 'a@example.org', 'developer', 'open', 'user', 'u', now(), now());
 INSERT INTO audit_legalhold (id, tenant_id, data_class, request_id, reason, reference, release_reason)
     VALUES (%(id)s, %(tenant)s, '', '', 'r', 'r', '');
 INSERT INTO audit_erasure (id, tenant_id, state, words, requested_by, expires_at, rejection, kind, basis, request_id,

@@ -46,7 +46,7 @@ def persons() -> list[Any]:
 
 def in_force(home: factories.Household) -> PruningPolicy:
     one, two = persons()
-    policy = pruning.approve_pruning(two, pruning.request_pruning(one, home.tenant, 183, reason="R"))
+    policy = factories.approve(two, pruning.request_pruning(one, home.tenant, 183, reason="R"))
     run()
     return policy
 
@@ -217,7 +217,7 @@ def test_a_superuser_by_hand_deletes_only_what_may_go(home: factories.Household,
 def test_an_approval_counts_once_it_is_signed(home: factories.Household, superuser: psycopg.Connection) -> None:
     fill(home, superuser)
     one, two = persons()
-    pruning.approve_pruning(two, pruning.request_pruning(one, home.tenant, 183, reason="R"))
+    factories.approve(two, pruning.request_pruning(one, home.tenant, 183, reason="R"))
     assert pruning.prune_due(WHO) == 0
     run()
     assert pruning.prune_due(WHO) == 5
@@ -271,7 +271,7 @@ def test_who_erases_and_who_holds_wait_for_each_other(home: factories.Household,
     )
     does: dict[str, Callable[[], object]] = {
         "hold": lambda: holds.place_hold(factories.SYSTEM, home.tenant, Reach(), reason="R", reference="1"),
-        "approval": lambda: erasures.approve_erasure(two, asked),
+        "approval": lambda: factories.approve(two, asked),
         "retention": lambda: erasure.erase_batch(rule, WHO),
         "pruning": lambda: batches.prune_batch(policy, WHO),
     }
@@ -344,7 +344,7 @@ def test_it_takes_two_persons_and_six_months(home: factories.Household) -> None:
     with pytest.raises(Invalid, match="183"):
         pruning.request_pruning(one, home.tenant, 182, reason="R")
     with pytest.raises(Forbidden, match="second person"):
-        pruning.approve_pruning(one, pruning.request_pruning(one, home.tenant, 183, reason="R"))
+        factories.approve(one, pruning.request_pruning(one, home.tenant, 183, reason="R"))
     with pytest.raises(Forbidden, match="two persons"):
         pruning.request_pruning(factories.SYSTEM, home.tenant, 183, reason="R")
     first, second = in_force(home), in_force(home)

@@ -315,7 +315,7 @@ def test_a_month_that_went_with_its_key(tmp_path: Path, check: Callable[[bytes, 
         month = ContentKey.objects.get(id=row.key_id).month
     wish = erasures.Wish(month=month)
     asked = erasures.request_erasure(factories.fresh(home.admin), home.tenant, wish, basis="data_subject", reason="R")
-    erasures.approve_erasure(factories.fresh(second), asked)
+    factories.approve(factories.fresh(second), asked)
     run()
     wanted = opened(home.tenant, row.request_id, ["prompt"])
     data = done(wanted, tmp_path, who)

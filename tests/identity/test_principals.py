@@ -150,7 +150,7 @@ async def test_a_wrong_key_costs_one_question_and_a_new_key_works_at_once(
         with rls.tenant_scope(home.tenant.id):
             ApiKey.objects.create(
                 tenant=home.tenant, project=home.project, name="late", prefix="x", pepper_id="p1",
-                digest=keys.digest(text), scopes=["inference"],
+                digest=keys.digest(text), scopes=["inference"], service_account=True,
             )  # fmt: skip
 
     await sync_to_async(issue)()

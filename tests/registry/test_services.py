@@ -36,7 +36,7 @@ def register(folder: Path, actor: Actor = SYSTEM, name: str = "mixtral", **facts
 
 
 def admin() -> Actor:
-    return actor_of_user(factories.user(is_platform_admin=True))
+    return factories.fresh(factories.user(is_platform_admin=True))
 
 
 def events() -> list[dict[str, Any]]:
@@ -106,11 +106,11 @@ def test_a_second_person_approves(folder: Path) -> None:
     importer, second = admin(), admin()
     version = register(folder, importer)
     with pytest.raises(Forbidden, match="ask a second person"):
-        services.approve(importer, version)
-    approved = services.approve(second, version)
+        services.approve(importer, version, services.seen_of(version))
+    approved = services.approve(second, version, services.seen_of(version))
     assert (approved.stage, approved.approved_by_id) == (Stage.APPROVED, second.user_id)
     with pytest.raises(Conflict, match="is approved"):
-        services.approve(second, version)
+        services.approve(second, version, services.seen_of(version))
     assert [(event["type"], event["details"].get("bootstrap")) for event in events()] == [
         ("model.registered", None),
         ("model.approved", False),
@@ -127,7 +127,7 @@ def test_the_database_refuses_the_same_person_too(folder: Path) -> None:
 def test_the_first_start_approves_by_itself_and_says_so(folder: Path) -> None:
     version = register(folder)
     with pytest.raises(Forbidden, match="by a person"):
-        services.approve(SYSTEM, version)
+        services.approve(SYSTEM, version, services.seen_of(version))
     approved = services.approve(SYSTEM, version, bootstrap=True)
     assert (approved.stage, approved.approved_by_id) == (Stage.APPROVED, None)
     assert events()[-1]["details"] == {"bootstrap": True}
@@ -148,7 +148,7 @@ def test_only_the_platform_administrator_registers_and_approves(folder: Path) ->
         with pytest.raises(Forbidden):
             register(folder, actor)
         with pytest.raises(Forbidden):
-            services.approve(actor, version)
+            services.approve(actor, version, services.seen_of(version))
 
 
 def test_what_is_not_there_is_not_found(folder: Path) -> None:
@@ -158,4 +158,4 @@ def test_what_is_not_there_is_not_found(folder: Path) -> None:
     version = register(folder)
     ModelVersion.objects.all().delete()
     with pytest.raises(NotFound):
-        services.approve(admin(), version)
+        services.approve(admin(), version, services.seen_of(version))

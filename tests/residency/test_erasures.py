@@ -89,7 +89,7 @@ class TestWhatGoes:
     def test_a_month_goes_with_its_key(self, home: factories.Household) -> None:
         row, other = store(home, days=1), store(home, days=1)  # the factory makes a key for each
         asked = ask(home, month=month_of(row))
-        erasures.approve_erasure(second(home), asked)
+        factories.approve(second(home), asked)
         shown = opened(row)
         assert (shown.content, shown.opening, shown.erased_reason) == (None, None, "key_destroyed")
         assert opened(other).content == '{"prompt":"x"}'
@@ -115,15 +115,15 @@ class TestWhatGoes:
         }
         asked = ask(home, person=person.id, since=timezone.now() - timedelta(days=5))
         late = store(home, days=0, actor=his)  # after it was asked for: not of it, and no obstacle
-        erasures.approve_erasure(second(home), asked)
+        factories.approve(second(home), asked)
         assert {name: left(row) for name, row in rows.items()} == {**dict.fromkeys(rows, "all"), "his": "nothing"}
-        erasures.approve_erasure(second(home), ask(home, person=key.id))
+        factories.approve(second(home), ask(home, person=key.id))
         assert [left(row) for row in (rows["too old"], late, rows["another's"])] == ["nothing", "nothing", "all"]
 
     def test_too_many_requests_are_not_named(self, home: factories.Household, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(demand, "MOST_TOLD", 0)
         row = store(home, days=1)
-        erasures.approve_erasure(second(home), ask(home, request_id=row.request_id))
+        factories.approve(second(home), ask(home, request_id=row.request_id))
         details = erased(home)[0]["details"]
         assert ("requests" in details, details["requests_count"]) == (False, 1)
 
@@ -134,7 +134,7 @@ class TestTwoPersons:
     def test_not_by_one(self, home: factories.Household) -> None:
         asked = ask(home, request_id=store(home, days=1).request_id)
         with pytest.raises(Forbidden, match="second person"):
-            erasures.approve_erasure(by(home.admin), asked)
+            factories.approve(by(home.admin), asked)
         with (
             pytest.raises(IntegrityError, match="second_person"),
             rls.tenant_scope(home.tenant.id),
@@ -153,7 +153,7 @@ class TestTwoPersons:
         person = factories.user()
         factories.membership(home.tenant, person)
         with pytest.raises(Forbidden, match="ten minutes"):
-            erasures.approve_erasure(actor_of_user(person), ask(home, request_id=row.request_id))
+            factories.approve(actor_of_user(person), ask(home, request_id=row.request_id))
 
     def test_what_changed_since_is_not_agreed_to(self, home: factories.Household) -> None:
         row = store(home, days=1)
@@ -162,7 +162,7 @@ class TestTwoPersons:
             fields = {field.attname: getattr(row, field.attname) for field in Content._meta.concrete_fields}
             Content.objects.create(**{**fields, "id": uuid7(), "part": "answer"})
         with pytest.raises(Conflict, match="no longer what was asked for"):
-            erasures.approve_erasure(second(home), asked)
+            factories.approve(second(home), asked)
         with pytest.raises(Conflict, match="no longer"):
             erasures.approve_erasure(second(home), ask(home, request_id=row.request_id), "0" * 64)
         assert left(row) == "all"
@@ -171,7 +171,7 @@ class TestTwoPersons:
         settings.POLICY_REQUEST_DAYS = 0
         asked = ask(home, request_id=store(home, days=1).request_id)
         with pytest.raises(Conflict, match="expired"):
-            erasures.approve_erasure(second(home), asked)
+            factories.approve(second(home), asked)
         assert (erasures.expire_due(), erasures.expire_due()) == (1, 0)
         assert factories.events_of(home.tenant.id)[-1]["type"] == "erasure.expired"
 
@@ -237,7 +237,7 @@ class TestWhatStandsAgainstIt:
         hold = holds.place_hold(factories.SYSTEM, home.tenant, Reach(), reason="R", reference="1")
         for wish in (asked, month):
             with pytest.raises(Conflict, match=str(hold.id)):
-                erasures.approve_erasure(second(home), wish)
+                factories.approve(second(home), wish)
         assert left(row) == "all"
 
     def test_a_floor_yields_to_the_law_alone(self, home: factories.Household) -> None:
@@ -245,7 +245,7 @@ class TestWhatStandsAgainstIt:
         row = store(home, days=1)
         with pytest.raises(Conflict, match="floor"):
             ask(home, "own_decision", request_id=row.request_id)
-        erasures.approve_erasure(second(home), ask(home, "data_subject", request_id=row.request_id))
+        factories.approve(second(home), ask(home, "data_subject", request_id=row.request_id))
         assert left(row) == "nothing"
 
     def test_the_database_refuses_a_key_by_hand(self, home: factories.Household) -> None:
@@ -262,7 +262,7 @@ class TestWhatStandsAgainstIt:
         monkeypatch.setattr(demand, "holds_on", lambda _: [])
         for wish in (asked, month):
             with pytest.raises(DatabaseError, match="under a legal hold"), transaction.atomic():
-                erasures.approve_erasure(second(home), wish)
+                factories.approve(second(home), wish)
         assert (left(row), opened(row).content) == ("all", '{"prompt":"x"}')
 
 
@@ -277,7 +277,7 @@ class TestWhatSurvives:
         boxes = {name: bytes(getattr(row, name)) for name in BOXES}
         with rls.tenant_scope(home.tenant.id):
             wrapped = bytes(ContentKey.objects.get(id=row.key_id).wrapped or b"")
-        erasures.approve_erasure(second(home), ask(home, month=month_of(row)))
+        factories.approve(second(home), ask(home, month=month_of(row)))
         run_clear(home)
         assert left(row) == "nothing"
         back(superuser, "audit_content", row.id, {**boxes, "erased_at": None, "erased_event": None})
@@ -291,7 +291,7 @@ class TestWhatSurvives:
     ) -> None:
         row = store(home, days=1)
         boxes = {name: bytes(getattr(row, name)) for name in BOXES}
-        erasures.approve_erasure(second(home), ask(home, request_id=row.request_id))
+        factories.approve(second(home), ask(home, request_id=row.request_id))
         back(superuser, "audit_content", row.id, boxes)
         with pytest.raises(Altered, match="survives its erasure"):
             opened(row)
@@ -327,7 +327,10 @@ class TestEntrances:
         made = one.post(base, wish, format="json")
         assert made.status_code == 201, made.content
         place = f"{base}{made.json()['id']}/"
-        refused = one.post(f"{place}approve/", {}, format="json")
+        for body in ({}, {"digest": ""}, {"digest": None}, None):
+            empty = two.post(f"{place}approve/", body, format="json")
+            assert (empty.status_code, empty.json()["error"]["param"]) == (400, "digest")
+        refused = one.post(f"{place}approve/", {"digest": made.json()["digest"]}, format="json")
         assert (refused.status_code, refused.json()["error"]["code"]) == (403, "second_person")
         done = two.post(f"{place}approve/", {"digest": made.json()["digest"]}, format="json")
         assert (done.status_code, done.json()["state"]) == (200, "approved"), done.content
@@ -349,7 +352,9 @@ class TestEntrances:
         with pytest.raises(CommandError, match="--by"):
             run("approve", "--id", asked["id"])
         with pytest.raises(CommandError, match="second person"):
-            run("approve", "--id", asked["id"], "--by", home.admin.email)
+            run("approve", "--id", asked["id"], "--by", home.admin.email, "--digest", asked["digest"])
+        with pytest.raises(CommandError, match="--digest"):
+            run("approve", "--id", asked["id"], "--by", email)
         assert run("approve", "--id", asked["id"], "--by", email, "--digest", asked["digest"])["state"] == "approved"
         assert [line["state"] for line in run()] == ["approved"]
         with connection.cursor() as cursor, rls.tenant_scope(home.tenant.id):

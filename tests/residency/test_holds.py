@@ -19,7 +19,7 @@ from kasbah.common import rls
 from kasbah.common.errors import Conflict, Forbidden, Invalid, NotFound
 from kasbah.common.ids import uuid7
 from kasbah.identity.models import Role, User
-from kasbah.identity.services import actor_of_key, actor_of_user
+from kasbah.identity.services import Actor, actor_of_key, actor_of_user
 from kasbah.residency.services import holds
 from kasbah.residency.services.holds import Reach
 from tests import factories
@@ -32,6 +32,13 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture
 def home() -> factories.Household:
     return factories.household()
+
+
+def agree(who: Actor, hold: LegalHold) -> LegalHold:
+    """Agree to the release as it stands now."""
+    with rls.tenant_scope(hold.tenant_id):
+        now = LegalHold.objects.get(pk=hold.pk)
+    return holds.release_hold(who, now, holds.release_seen_of(now))
 
 
 class TestHolds:
@@ -99,12 +106,12 @@ class TestHolds:
         hold = holds.place_hold(factories.SYSTEM, home.tenant, Reach(), reason="R", reference="1")
         person = command_person(home.admin)
         with pytest.raises(Conflict, match="Nobody has asked"):
-            holds.release_hold(person, hold)
+            agree(person, hold)
         holds.request_release(person, hold, "over")
         with pytest.raises(Conflict, match="asked for"):
             holds.request_release(person, hold, "again")
         with pytest.raises(Forbidden, match="second person"):
-            holds.release_hold(person, hold)
+            agree(person, hold)
 
     @pytest.mark.parametrize("asked", ["release_requested_by = released_by", "release_requested_by = NULL"])
     def test_sql_refuses_one_person_too(
@@ -162,9 +169,9 @@ class TestHolds:
         second = factories.user()
         factories.membership(home.tenant, second)
         with pytest.raises(Conflict, match="expired"):
-            holds.release_hold(command_person(second), hold)
+            agree(command_person(second), hold)
         holds.request_release(command_person(second), hold, "still over")
-        assert holds.release_hold(command_person(home.admin), hold).released_by == home.admin.id
+        assert agree(command_person(home.admin), hold).released_by == home.admin.id
 
     @pytest.mark.parametrize(
         ("reach", "words", "error"),
@@ -190,9 +197,15 @@ class TestHolds:
         assert made.status_code == 201, made.content
         place = f"{base}{made.json()['id']}/"
         assert one.post(f"{place}request-release/", {"reason": "closed"}, format="json").status_code == 200
-        refused = one.post(f"{place}release/", format="json")
+        seen = one.get(place).json()["release_digest"]
+        for body in ({}, {"digest": ""}, None):
+            assert two.post(f"{place}release/", body, format="json").json()["error"]["param"] == "digest"
+        assert (
+            two.post(f"{place}release/", {"digest": "0" * 64}, format="json").json()["error"]["code"] == "changed_since"
+        )
+        refused = one.post(f"{place}release/", {"digest": seen}, format="json")
         assert (refused.status_code, refused.json()["error"]["code"]) == (403, "second_person")
-        released = two.post(f"{place}release/", format="json")
+        released = two.post(f"{place}release/", {"digest": seen}, format="json")
         assert released.status_code == 200, released.content
         assert released.json()["released_by"] == str(second.id)
         assert one.get(f"{base}?active=true").json()["data"] == []
@@ -218,10 +231,12 @@ class TestHolds:
             "release asked for"
         )
         with pytest.raises(CommandError, match="second person"):
-            run("--release", hold["id"], "--by", home.admin.email)
+            run("--release", hold["id"], "--by", home.admin.email, "--digest", run()[0]["digest"])
+        with pytest.raises(CommandError, match="--digest"):
+            run("--release", hold["id"], "--by", second.email)
         with pytest.raises(CommandError, match="--by"):
             run("--release", hold["id"])
-        assert run("--release", hold["id"], "--by", second.email)["state"] == "released"
+        assert run("--release", hold["id"], "--by", second.email, "--digest", run()[0]["digest"])["state"] == "released"
         assert [line["state"] for line in run()] == ["released"]
 
 
@@ -238,4 +253,4 @@ def release(home: factories.Household, hold: LegalHold) -> None:
     second = factories.user()
     factories.membership(home.tenant, second)
     holds.request_release(command_person(home.admin), hold, "over")
-    holds.release_hold(command_person(second), hold)
+    agree(command_person(second), hold)

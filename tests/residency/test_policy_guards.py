@@ -107,15 +107,15 @@ def test_an_altered_document_is_neither_asked_for_nor_approved_nor_activated(
 ) -> None:
     asked = house.asked(WIDE)
     alter(superuser, asked)
-    refused("document_altered", lambda: services.approve_policy(house.grace, asked))
+    refused("document_altered", lambda: factories.approve(house.grace, asked))
     refused("document_altered", lambda: services.request_activation(house.ada, asked))
-    services.approve_policy(house.grace, house.asked(WIDE))
+    factories.approve(house.grace, house.asked(WIDE))
     planned = house.asked(NARROW, at=timezone.now() + timedelta(days=1))
     alter(superuser, planned)
     house.set(planned, activate_at=past(seconds=1))
     assert services.activate_due() == {"sent back": 1}
     assert house.states() == {1: "requested", 2: "active", 3: "requested"}
-    refused("document_altered", lambda: services.approve_policy(house.grace, planned))
+    refused("document_altered", lambda: factories.approve(house.grace, planned))
 
 
 @pytest.mark.django_db(transaction=True)
@@ -130,7 +130,7 @@ def test_an_approval_is_bound_to_the_digest_too(house: House, superuser: psycopg
 def test_a_forged_active_version_does_not_make_a_loosening_look_harmless(
     house: House, superuser: psycopg.Connection
 ) -> None:
-    services.approve_policy(house.grace, house.asked(NARROW))
+    factories.approve(house.grace, house.asked(NARROW))
     with rls.tenant_scope(house.tenant.id):
         active = Policy.objects.get(state="active")
     assert house.asked(NARROWER).state == "active"
@@ -213,9 +213,7 @@ def test_of_two_approvals_at_once_one_holds(house: House) -> None:
     """The second was compared with a version that the first has superseded."""
     factories.active_policy(house.tenant, NARROWER)
     first, second = house.asked(NARROW), house.asked(WIDE)
-    found = at_once(
-        lambda: services.approve_policy(house.grace, first), lambda: services.approve_policy(house.grace, second)
-    )
+    found = at_once(lambda: factories.approve(house.grace, first), lambda: factories.approve(house.grace, second))
     codes = sorted(getattr(one, "code", "approved") for one in found)
     assert codes == ["approved", "comparison_stale"]
     assert sorted(house.states().values()) == ["active", "requested", "superseded"]

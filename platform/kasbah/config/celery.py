@@ -62,6 +62,7 @@ app.conf.update(
         "expire-rows": {"task": "serving.expire_rows", "schedule": 60.0, "options": {"expires": 60}},
         "retain-content": {"task": "residency.retain", "schedule": 3600.0, "options": {"expires": 3600}},
         "prune-log": {"task": "residency.prune", "schedule": 3600.0, "options": {"expires": 3600}},
+        "expire-invitations": {"task": "identity.expire_invitations", "schedule": 3600.0, "options": {"expires": 3600}},
         "expire-sessions": {"task": "identity.expire_sessions", "schedule": 3600.0, "options": {"expires": 3600}},
         "activate-policies": {"task": "residency.activate_policies", "schedule": 5.0, "options": {"expires": 5}},
     },

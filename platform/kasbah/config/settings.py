@@ -80,6 +80,8 @@ SYSLOG_PEN = env.integer("SYSLOG_PEN", 32473, least=1, most=2**32 - 1)
 MODELS_DIR = env.value("MODELS_DIR", "models")
 # Until a request nobody approves expires
 POLICY_REQUEST_DAYS = env.integer("POLICY_REQUEST_DAYS", 7, least=1, most=3650)
+# Hours in which nobody answers a request who stands behind the other person's account (identity/services/standing)
+REVIEW_WAIT_HOURS = env.integer("REVIEW_WAIT_HOURS", 24, least=1, most=720)
 IMPORT_DIR = env.value("IMPORT_DIR", "")  # folders of it may be registered over the management API; empty: none
 
 SECRET_KEY = env.value("SECRET_KEY")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.core.management.base import CommandError
@@ -62,6 +62,14 @@ def find_user(email: str) -> User:
     if found is None:
         raise CommandError(f"There is no user {email!r}. Make one with: manage.py createuser --email {email}")
     return found
+
+
+def required(options: Mapping[str, Any], name: str) -> str:
+    """An option that what is done now cannot do without. Raises CommandError."""
+    value = options[name]
+    if not value:
+        raise CommandError(f"--{name.replace('_', '-')}: give it; it is shown with what you look at.")
+    return str(value)
 
 
 def acting_person(email: str) -> Actor:

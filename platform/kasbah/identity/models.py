@@ -10,6 +10,9 @@ from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 from kasbah.common.ids import uuid7
+from kasbah.identity.accountmodels import AccountChange, AccountChangeKind, Invitation, InvitationState
+
+__all__ = ["AccountChange", "AccountChangeKind", "Invitation", "InvitationState"]  # beside what is defined here
 
 SLUG = RegexValidator(
     r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$",
@@ -80,6 +83,7 @@ class User(AbstractBaseUser):
     name = models.CharField(max_length=200, blank=True, default="")
     is_active = models.BooleanField(default=True)
     is_platform_admin = models.BooleanField(default=False)
+    must_change_password = models.BooleanField(default=False)  # somebody else knows it: he who made or reset it
     created_at = models.DateTimeField(auto_now_add=True)
 
     objects: ClassVar[UserManager] = UserManager()
@@ -134,7 +138,17 @@ class ApiKey(models.Model):
     role = models.CharField(max_length=20, choices=Role.choices, default=Role.DEVELOPER)
     default_data_class = models.CharField(max_length=20, choices=DataClass.choices, blank=True, default="")
     created_by = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+")
+    # A personal key can never do more than whoever made it can now; a service account's key stands by itself.
+    service_account = models.BooleanField(default=False)
     created_at = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)
     last_used_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(service_account=True) | models.Q(created_by__isnull=False),
+                name="api_key_has_a_maker_or_is_a_service_account",
+            )
+        ]

@@ -57,14 +57,19 @@ class VersionShown(serializers.ModelSerializer[ModelVersion]):
 
     model_name = serializers.CharField(source="model.name", read_only=True)
     manifest = FileShown(many=True, read_only=True)
+    approval_digest = serializers.SerializerMethodField(help_text="What an approval is bound to.")
     topology = serializers.DictField(read_only=True, help_text="From config.json: experts, layers, context ...")
 
     class Meta:
         model = ModelVersion
         fields = [
             "id", "model", "model_name", "digest", "size", "stage", "topology", "manifest",
-            "imported_by", "approved_by", "created_at",
+            "imported_by", "approved_by", "approval_digest", "created_at",
         ]  # fmt: skip
+
+    def get_approval_digest(self, version: ModelVersion) -> str:
+        """Of what the second person looks at."""
+        return services.seen_of(version)
 
 
 class VersionCreate(StrictBody):
@@ -75,6 +80,12 @@ class VersionCreate(StrictBody):
     publisher = serializers.CharField(max_length=200)
     licence = serializers.CharField(max_length=100, help_text="SPDX identifier where there is one.")
     family = serializers.CharField(max_length=100)
+
+
+class VersionApproval(StrictBody):
+    """What was looked at."""
+
+    digest = serializers.CharField(max_length=64, help_text="The version's approval_digest.")
 
 
 class VersionFilters(StrictSerializer):
@@ -108,11 +119,11 @@ class VersionViewSet(ListMixin, RetrieveMixin):
         folder = import_folder(fields.pop("folder"))
         return self.shown(services.register_version(self.actor, folder=folder, **fields), 201)
 
-    @extend_schema(request=None)
+    @extend_schema(request=VersionApproval)
     @action(detail=True, methods=["post"])
     def approve(self, request: Request, pk: UUID) -> Response:
-        """Let this version be deployed. Whoever imported it cannot."""
-        services.approve(self.actor, self.find())
+        """Let this version be deployed, as a second person who logged in within the last ten minutes."""
+        services.approve(self.actor, self.find(), self.body(VersionApproval)["digest"])
         return self.shown(self.find())
 
 

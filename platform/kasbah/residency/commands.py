@@ -18,7 +18,7 @@ from kasbah.identity.commands import acting_person, command_actor, find_tenant
 from kasbah.identity.models import Tenant
 from kasbah.identity.services import Actor
 from kasbah.residency import services, text
-from kasbah.residency.models import BaselinePolicy, Policy, PolicyState, PolicyVersion
+from kasbah.residency.models import BaselinePolicy, Policy, PolicyVersion
 from kasbah.residency.services.shelves import Version
 
 
@@ -69,24 +69,16 @@ class VersionCommand(PolicyCommand):
 
 
 def add_activation(parser: ArgumentParser) -> None:
-    """Who asks for an activation, who approves it, and from when it holds."""
+    """Who asks for an activation, and from when it holds. A second person looks at it first: approvepolicy."""
     parser.add_argument("--by", metavar="EMAIL", help="In whose name; needed for what a second person must approve.")
-    parser.add_argument("--approved-by", metavar="EMAIL", help="The second person, who approves what it loosens.")
     parser.add_argument(
         "--at", type=time_argument, metavar="TIME", help="From when on, such as 2027-01-01T00:00:00Z; else at once."
     )
 
 
 def activate(policy: Version, options: Mapping[str, Any]) -> Version:
-    """Ask for it and, when a second person is needed and named, approve it. Raises KasbahError, CommandError."""
-    return approve(services.request_activation(asker(options), policy, options["at"]), options)
-
-
-def approve(asked: Version, options: Mapping[str, Any]) -> Version:
-    """The second step of `activate`."""
-    if asked.state == PolicyState.REQUESTED and options["approved_by"]:
-        return services.approve_policy(acting_person(options["approved_by"]), asked)
-    return asked
+    """Ask for it. Raises KasbahError, CommandError."""
+    return services.request_activation(asker(options), policy, options["at"])
 
 
 def asker(options: Mapping[str, Any]) -> Actor:
@@ -128,6 +120,7 @@ def facts(policy: PolicyVersion) -> dict[str, Any]:
         "version": policy.version,
         "state": policy.state,
         "loosens": [found["message"] for found in policy.findings],
+        "comparison": policy.comparison,
         "reason": policy.reason,
         "activate_at": policy.activate_at,
         "activated_at": policy.activated_at,

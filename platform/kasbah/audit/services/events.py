@@ -42,6 +42,11 @@ class EventType(StrEnum):
     PROJECT_CHANGED = "project.changed"
     USER_CREATED = "user.created"
     USER_CHANGED = "user.changed"
+    PASSWORD_CHANGED = "user.password_changed"  # noqa: S105 - the name of an event; by the person himself
+    ACCOUNT_CONFIRMED = "user.confirmed"  # a third person says that a changed account is its person's own
+    MEMBER_INVITED = "membership.invited"
+    INVITATION_WITHDRAWN = "membership.invitation_withdrawn"
+    INVITATION_EXPIRED = "membership.invitation_expired"
     MEMBER_ADDED = "membership.added"
     MEMBER_ROLE_CHANGED = "membership.role_changed"
     MEMBER_REMOVED = "membership.removed"

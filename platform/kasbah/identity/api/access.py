@@ -19,7 +19,7 @@ from rest_framework.request import Request
 
 from kasbah.common.access import AUTHENTICATED, PUBLIC, Guarded
 from kasbah.common.api_errors import NOT_FOUND
-from kasbah.common.errors import KasbahError, NotFound, Unauthenticated
+from kasbah.common.errors import Forbidden, KasbahError, NotFound, Unauthenticated
 from kasbah.identity import services
 from kasbah.identity.models import Scope
 from kasbah.identity.services import Actor, Permission, Principal
@@ -102,6 +102,12 @@ class Permitted(BasePermission):
             if (request.method or "") not in view.allowed_methods:
                 raise exceptions.MethodNotAllowed(request.method or "")
             return False
+        if getattr(request.user, "must_change_password", False) and not getattr(view, "before_password_change", False):
+            raise Forbidden(
+                "Somebody else knows your password: whoever made your account or reset it. First choose your own "
+                "(POST /api/me/password/ with current_password and new_password).",
+                code="password_change_required",
+            )
         try:
             self._authorise(request, view, needed)
         except NotFound as error:

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from rest_framework import serializers
 
-from kasbah.common.api import StrictBody
-from kasbah.identity.models import SLUG, ApiKey, DataClass, Membership, Project, Role, Scope, Tenant, User
+from kasbah.common.api import StrictBody, StrictSerializer
+from kasbah.identity.models import (
+    SLUG,
+    AccountChange,
+    ApiKey,
+    DataClass,
+    Invitation,
+    Membership,
+    Project,
+    Role,
+    Scope,
+    Tenant,
+    User,
+)
+from kasbah.identity.services import KeyChoice
+from kasbah.identity.services.standing import maker
 
+KEY_CHOICES = [choice.value for choice in KeyChoice]
 NO_DEFAULT = "Of requests that name none, nor their key and project. Empty: the strictest of the policy."
 
 
@@ -87,6 +103,10 @@ class UserChange(StrictBody):
     is_active = serializers.BooleanField()
     is_platform_admin = serializers.BooleanField()
     password = serializers.CharField(max_length=200, trim_whitespace=False, style={"input_type": "password"})
+    keys = serializers.ChoiceField(
+        KEY_CHOICES,
+        help_text="With is_active false: what becomes of the API keys that he made. Left out: 409 with their list.",
+    )
 
 
 class MemberShown(serializers.ModelSerializer[Membership]):
@@ -98,6 +118,68 @@ class MemberShown(serializers.ModelSerializer[Membership]):
     class Meta:
         model = Membership
         fields = ["id", "user", "email", "name", "role", "created_at"]
+
+
+class InvitationShown(serializers.ModelSerializer[Invitation]):
+    """A role for whoever has an e-mail address, once he agrees. It does not tell whether anybody has it."""
+
+    role = serializers.ChoiceField(Role.choices, read_only=True)
+
+    class Meta:
+        model = Invitation
+        fields = ["id", "email", "role", "state", "created_at", "expires_at", "answered_at"]
+
+
+class MyInvitation(serializers.ModelSerializer[Invitation]):
+    """What I am invited to."""
+
+    tenant = serializers.CharField(source="tenant.slug", read_only=True, help_text="Its slug.")
+    name = serializers.CharField(source="tenant.name", read_only=True)
+    role = serializers.ChoiceField(Role.choices, read_only=True)
+
+    class Meta:
+        model = Invitation
+        fields = ["id", "tenant", "name", "role", "created_at", "expires_at"]
+
+
+class AccountChangeShown(serializers.ModelSerializer[AccountChange]):
+    """Something that another person did to an account, and that a third one may confirm."""
+
+    by = serializers.SerializerMethodField(help_text="user:ID or api_key:ID.")
+
+    class Meta:
+        model = AccountChange
+        fields = ["id", "kind", "by", "changed_at"]
+
+    def get_by(self, change: AccountChange) -> str:
+        """As an event names him."""
+        return maker(change)
+
+
+class UnconfirmedShown(serializers.Serializer[Any]):
+    """The changes of the waiting time that nobody has confirmed, newest first."""
+
+    changes = AccountChangeShown(many=True)
+    digest = serializers.CharField(help_text="What a confirmation is bound to.")
+
+
+class Confirmation(StrictBody):
+    """What was looked at."""
+
+    digest = serializers.CharField(max_length=64, help_text="As the unconfirmed changes show it.")
+
+
+class KeysQuery(StrictSerializer):
+    """Query parameters of an end."""
+
+    keys = serializers.ChoiceField(
+        KEY_CHOICES, required=False, help_text="What becomes of the API keys that he made here."
+    )
+
+
+def key_choice(fields: Mapping[str, Any]) -> KeyChoice | None:
+    """The field `keys` as the services take it."""
+    return KeyChoice(fields["keys"]) if "keys" in fields else None
 
 
 class MemberCreate(StrictBody):
@@ -122,7 +204,7 @@ class ApiKeyShown(serializers.ModelSerializer[ApiKey]):
         model = ApiKey
         fields = [
             "id", "project", "name", "prefix", "scopes", "role", "default_data_class",
-            "created_by", "created_at", "expires_at", "revoked_at", "last_used_at",
+            "service_account", "created_by", "created_at", "expires_at", "revoked_at", "last_used_at",
         ]  # fmt: skip
 
 
@@ -146,6 +228,9 @@ class ApiKeyCreate(StrictBody):
     role = serializers.ChoiceField(
         Role.choices, default=Role.DEVELOPER, help_text="What it may do with a management scope."
     )
+    service_account = serializers.BooleanField(
+        default=False, help_text="true: it does not go down with whoever makes it; takes who manages members."
+    )
     default_data_class = serializers.ChoiceField(DataClass.choices, required=False, allow_blank=True, default="")
     expires_at = serializers.DateTimeField(required=False, allow_null=True, default=None)
 
@@ -155,6 +240,13 @@ class Login(StrictBody):
 
     email = serializers.CharField(max_length=254)
     password = serializers.CharField(max_length=200, trim_whitespace=False, style={"input_type": "password"})
+
+
+class PasswordChange(StrictBody):
+    """One's own password."""
+
+    current_password = serializers.CharField(max_length=200, trim_whitespace=False, style={"input_type": "password"})
+    new_password = serializers.CharField(max_length=200, trim_whitespace=False, style={"input_type": "password"})
 
 
 class MembershipOfMe(serializers.Serializer[Any]):
@@ -173,4 +265,5 @@ class Me(serializers.Serializer[Any]):
     name = serializers.CharField()
     is_platform_admin = serializers.BooleanField()
     scopes = serializers.ListField(child=serializers.ChoiceField(Scope.choices), help_text="Of a key; else empty.")
+    must_change_password = serializers.BooleanField(help_text="true: nothing else is possible before that.")
     memberships = MembershipOfMe(many=True)

@@ -7,14 +7,16 @@ from typing import ClassVar
 from django.db import models
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
+from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from kasbah.common.access import AUTHENTICATED
 from kasbah.common.api import ListMixin, RetrieveMixin, StrictSerializer
+from kasbah.common.errors import Invalid
 from kasbah.identity import services
 from kasbah.identity.api import serializers as shapes
-from kasbah.identity.models import Membership, Project, Role, Tenant, User
+from kasbah.identity.models import Invitation, InvitationState, Membership, Project, Role, Tenant, User
 
 
 class TenantFilters(StrictSerializer):
@@ -110,14 +112,15 @@ class MemberViewSet(ListMixin, RetrieveMixin):
         "create": "member.manage",
         "partial_update": "member.manage",
         "destroy": "member.manage",
+        "changes": "member.read",
+        "confirm_changes": "member.manage",
     }
 
-    @extend_schema(request=shapes.MemberCreate, responses={201: shapes.MemberShown})
+    @extend_schema(request=shapes.MemberCreate, responses={202: shapes.InvitationShown})
     def create(self, request: Request, tenant: str) -> Response:
-        """Make a user a member."""
-        fields = self.body(shapes.MemberCreate)
-        user = services.find_user(fields["email"])
-        return self.shown(services.add_member(self.actor, self.tenant, user, fields["role"]), 201)
+        """Invite somebody to be a member. The answer is the same whether anybody has this address; he must agree."""
+        made = services.invite(self.actor, self.tenant, **self.body(shapes.MemberCreate))
+        return Response(shapes.InvitationShown(made).data, status=202)
 
     @extend_schema(request=shapes.MemberChange)
     def partial_update(self, request: Request, tenant: str, pk: str) -> Response:
@@ -126,10 +129,52 @@ class MemberViewSet(ListMixin, RetrieveMixin):
         fields = self.body(shapes.MemberChange, partial=True)
         return self.shown(services.change_role(self.actor, found, fields["role"]))
 
+    @extend_schema(parameters=[shapes.KeysQuery])
     def destroy(self, request: Request, tenant: str, pk: str) -> Response:
-        """End a membership; the user stays."""
-        services.remove_member(self.actor, self.find())
+        """End a membership; the user stays. Where he made API keys that are still good, say what becomes of them."""
+        query = shapes.KeysQuery(data=request.query_params.dict())
+        query.is_valid(raise_exception=True)
+        services.remove_member(self.actor, self.find(), shapes.key_choice(query.validated_data))
         return Response(status=204)
+
+    @extend_schema(responses=shapes.UnconfirmedShown)
+    @action(detail=True, methods=["get"])
+    def changes(self, request: Request, tenant: str, pk: str) -> Response:
+        """What others did to this person's role within the waiting time, and nobody has confirmed."""
+        return Response(shapes.UnconfirmedShown(services.unconfirmed(self.find().user_id, self.tenant.id)).data)
+
+    @extend_schema(request=shapes.Confirmation, responses=shapes.UnconfirmedShown)
+    @action(detail=True, methods=["post"], url_path="confirm-changes")
+    def confirm_changes(self, request: Request, tenant: str, pk: str) -> Response:
+        """Confirm, as a third person, that the role is rightly this person's."""
+        found = self.find()
+        digest = self.body(shapes.Confirmation)["digest"]
+        return _confirmed(services.confirm_changes(self.actor, found.user, self.tenant.id, digest))
+
+
+class InvitationFilters(StrictSerializer):
+    """Query parameters."""
+
+    state = serializers.ChoiceField(InvitationState.choices, required=False)
+
+
+class InvitationViewSet(ListMixin, RetrieveMixin):
+    """Who is invited to the tenant. `POST members/` invites."""
+
+    queryset = Invitation.objects.all()
+    serializer_class = shapes.InvitationShown
+    filters = InvitationFilters
+    access: ClassVar = {"list": "member.read", "retrieve": "member.read", "withdraw": "member.manage"}
+
+    @extend_schema(request=None)
+    @action(detail=True, methods=["post"])
+    def withdraw(self, request: Request, tenant: str, pk: str) -> Response:
+        """Take an invitation back that nobody has accepted."""
+        return self.shown(services.withdraw_invitation(self.actor, self.find()))
+
+
+def _confirmed(done: services.Unconfirmed) -> Response:
+    return Response(shapes.UnconfirmedShown(done).data)
 
 
 class UserFilters(StrictSerializer):
@@ -151,6 +196,9 @@ class UserViewSet(ListMixin, RetrieveMixin):
         "retrieve": "user.read",
         "create": "user.manage",
         "partial_update": "user.manage",
+        "keys": "user.read",
+        "changes": "user.read",
+        "confirm_changes": "user.manage",
     }
 
     @extend_schema(request=shapes.UserCreate, responses={201: shapes.UserShown})
@@ -160,7 +208,33 @@ class UserViewSet(ListMixin, RetrieveMixin):
 
     @extend_schema(request=shapes.UserChange)
     def partial_update(self, request: Request, pk: str) -> Response:
-        """Rename a user, switch him off, set a new password."""
+        """Rename a user, switch him off, set a new password, which he must change.
+
+        Whoever is switched off may have made API keys: then say what becomes of them.
+        """
         found = self.find()
         fields = self.body(shapes.UserChange, partial=True)
+        if "keys" in fields and fields.get("is_active") is not False:
+            raise Invalid("This goes with is_active false alone.", param="keys")
+        fields["keys"] = shapes.key_choice(fields)
         return self.shown(services.update_user(self.actor, found, **fields))
+
+    @extend_schema(responses=shapes.ApiKeyShown(many=True))
+    @action(detail=True, methods=["get"], pagination_class=None)
+    def keys(self, request: Request, pk: str) -> Response:
+        """The API keys that this person made and that are still good, of every tenant, oldest first."""
+        return Response(shapes.ApiKeyShown(services.live_keys(self.find()), many=True).data)
+
+    @extend_schema(responses=shapes.UnconfirmedShown)
+    @action(detail=True, methods=["get"])
+    def changes(self, request: Request, pk: str) -> Response:
+        """What others did to this account within the waiting time, and nobody has confirmed."""
+        return Response(shapes.UnconfirmedShown(services.unconfirmed(self.find().id, None)).data)
+
+    @extend_schema(request=shapes.Confirmation, responses=shapes.UnconfirmedShown)
+    @action(detail=True, methods=["post"], url_path="confirm-changes")
+    def confirm_changes(self, request: Request, pk: str) -> Response:
+        """Confirm, as a third person, that the account is this person's own."""
+        found = self.find()
+        digest = self.body(shapes.Confirmation)["digest"]
+        return _confirmed(services.confirm_changes(self.actor, found, None, digest))

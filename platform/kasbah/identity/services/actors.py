@@ -18,7 +18,8 @@ COMMAND = "command"  # how somebody proved who he is who runs commands of the in
 class Actor:
     """Somebody who asks for something: a person, a key, or the platform itself.
 
-    A key's `role` and `tenant_id` are its own. A person's role differs by tenant: `require` looks it up.
+    A key's `role` and `tenant_id` are its own; where it has a `maker`, it can do no more than that person can now.
+    A person's role differs by tenant: `require` looks it up.
     `logged_in_at` is when a person's session began, in seconds since the epoch; 0: not known.
     """
 
@@ -29,6 +30,7 @@ class Actor:
     role: str = ""
     tenant_id: UUID | None = None
     logged_in_at: float = 0.0
+    maker: UUID | None = None
 
     @property
     def ref(self) -> ActorRef:
@@ -59,7 +61,14 @@ def actor_of_user(user: User, authentication: str = "session", logged_in_at: flo
 
 def actor_of_key(principal: Principal) -> Actor:
     """A client that showed a key."""
-    return Actor(API_KEY, str(principal.key_id), "api_key", role=principal.role, tenant_id=principal.tenant_id)
+    return Actor(
+        API_KEY,
+        str(principal.key_id),
+        "api_key",
+        role=principal.role,
+        tenant_id=principal.tenant_id,
+        maker=principal.maker,
+    )
 
 
 def person_behind(actor: Actor) -> UUID | None:

@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
 
 from django.utils import timezone
 
 from kasbah.audit.services import Event, EventType, Resource, record
 from kasbah.common import rls, validation
-from kasbah.common.errors import Invalid, NotFound
+from kasbah.common.errors import Conflict, Invalid, NotFound
 from kasbah.common.requestid import current
-from kasbah.identity.models import ApiKey, Project, Role, Scope, Tenant
+from kasbah.identity.models import ApiKey, Project, Role, Scope, Tenant, User
 from kasbah.identity.services import keys
 from kasbah.identity.services.actors import Actor, person_behind
 from kasbah.identity.services.permissions import Permission, require, require_no_more_than
+
+MOST_LISTED = 20  # keys that a message names
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +40,17 @@ def create_api_key(
     role: str = Role.DEVELOPER,
     default_data_class: str = "",
     expires_at: datetime | None = None,
+    service_account: bool = False,
 ) -> IssuedKey:
-    """A new key. `role` is what it may do in the management API, never more than the actor.
+    """A new key. `role` is what it may do in the management API, never more than the actor, nor later than its maker.
 
-    Raises NotFound, Forbidden, Invalid.
+    `service_account`: it stands by itself, whatever becomes of whoever made it; that takes who manages members. What a
+    command of the installation makes is always one. Raises NotFound, Forbidden, Invalid.
     """
     require(actor, Permission.KEY_MANAGE, tenant)
+    maker = person_behind(actor)
+    if service_account:
+        require(actor, Permission.MEMBER_MANAGE, tenant)
     text = keys.generate()
     key = ApiKey(
         tenant=tenant,
@@ -53,7 +62,8 @@ def create_api_key(
         scopes=sorted(set(scopes)),
         role=role,
         default_data_class=default_data_class,
-        created_by_id=person_behind(actor),
+        created_by_id=maker,
+        service_account=service_account or maker is None,
         expires_at=expires_at,
     )
     _check(key, tenant)
@@ -67,12 +77,56 @@ def create_api_key(
 def revoke_api_key(actor: Actor, key: ApiKey) -> ApiKey:
     """Refuse the key from now on, everywhere within a second. Again changes nothing. Raises NotFound, Forbidden."""
     require(actor, Permission.KEY_MANAGE, key.tenant_id)
+    _revoke(actor, key)
     with rls.tenant_scope(key.tenant_id):
-        revoked = ApiKey.objects.filter(id=key.id, revoked_at=None).update(revoked_at=timezone.now())
-        if revoked:
-            record(_event(EventType.KEY_REVOKED, actor, key))
         key.refresh_from_db(fields=["revoked_at"])
     return key
+
+
+class KeyChoice(StrEnum):
+    """What becomes of a person's keys when he goes."""
+
+    REVOKE = "revoke"
+    KEEP = "keep"
+
+
+def live_keys(user: User, tenant_id: UUID | None = None) -> list[ApiKey]:
+    """The keys that a person made and that are good still, of every tenant or of one, oldest first."""
+    with rls.platform_scope():
+        keys_of = ApiKey.objects.select_related("tenant").filter(created_by=user, revoked_at=None)
+        keys_of = keys_of.exclude(expires_at__lte=timezone.now()).order_by("id")
+        return list(keys_of.filter(tenant_id=tenant_id) if tenant_id else keys_of)
+
+
+def settle_keys(actor: Actor, user: User, choice: KeyChoice | None, tenant_id: UUID | None = None) -> None:
+    """Do with the keys of a person who goes what was chosen. Raises Conflict (keys_remain) with a list where nothing
+    was.
+
+    A key that stays goes on with what applications do with it; in the management API it can do no more than its maker
+    can, and that is nothing, unless it is a service account's.
+    """
+    live = live_keys(user, tenant_id)
+    if live and choice is None:
+        listed = ", ".join(f"{key.prefix}... ({key.tenant.slug}{_named(key)})" for key in live[:MOST_LISTED])
+        more = f" and {len(live) - MOST_LISTED} more" if len(live) > MOST_LISTED else ""
+        raise Conflict(
+            f"This person made {len(live)} API keys that are still good: {listed}{more}. Say what becomes of them: "
+            "keys=revoke refuses them all from now on, keys=keep leaves them to their applications.",
+            param="keys",
+            code="keys_remain",
+        )
+    for key in live if choice == KeyChoice.REVOKE else []:
+        _revoke(actor, key)
+
+
+def _named(key: ApiKey) -> str:
+    return ", a service account" if key.service_account else ""
+
+
+def _revoke(actor: Actor, key: ApiKey) -> None:
+    with rls.tenant_scope(key.tenant_id):
+        if ApiKey.objects.filter(id=key.id, revoked_at=None).update(revoked_at=timezone.now()):
+            record(_event(EventType.KEY_REVOKED, actor, key))
 
 
 def _check(key: ApiKey, tenant: Tenant) -> None:
@@ -93,5 +147,10 @@ def _event(kind: EventType, actor: Actor, key: ApiKey) -> Event:
         actor=actor.ref,
         resource=Resource("api_key", str(key.id)),
         request_id=current(),
-        details={"project": str(key.project_id), "scopes": list(key.scopes), "role": key.role},
+        details={
+            "project": str(key.project_id),
+            "scopes": list(key.scopes),
+            "role": key.role,
+            "service_account": key.service_account,
+        },
     )

@@ -7,8 +7,8 @@ from uuid import UUID
 
 from kasbah.common import rls
 from kasbah.common.errors import Forbidden, NotFound
-from kasbah.identity.models import Membership, Role, Tenant
-from kasbah.identity.services.actors import API_KEY, SYSTEM, USER, Actor
+from kasbah.identity.models import Membership, Role, Tenant, User
+from kasbah.identity.services.actors import API_KEY, SYSTEM, USER, Actor, actor_of_user
 
 NO_TENANT = "There is no such tenant, or you may not see it."
 
@@ -97,7 +97,28 @@ def require(actor: Actor, permission: Permission, tenant: Tenant | UUID | None) 
         raise Forbidden(f"This needs the permission {permission}, which you do not have here.")
 
 
+def person_may(user_id: UUID, permission: Permission, tenant_id: UUID | None) -> bool:
+    """Whether a person may now, whoever asks; nobody may whose account is switched off or gone."""
+    return permission in _allowed_to_person(user_id, tenant_id)
+
+
+def _allowed_to_person(user_id: UUID, tenant_id: UUID | None) -> frozenset[Permission]:
+    found = User.objects.filter(pk=user_id, is_active=True).first()
+    try:
+        return _allowed(actor_of_user(found), tenant_id) if found is not None else frozenset()
+    except NotFound:
+        return frozenset()
+
+
 def _allowed(actor: Actor, tenant_id: UUID | None) -> frozenset[Permission]:
+    allowed = _allowed_by_role(actor, tenant_id)
+    if actor.kind != API_KEY or actor.maker is None:
+        return allowed
+    # A person's key is that person at most: it goes down with him, and with his account it can do nothing.
+    return allowed & _allowed_to_person(actor.maker, tenant_id)
+
+
+def _allowed_by_role(actor: Actor, tenant_id: UUID | None) -> frozenset[Permission]:
     if actor.kind == SYSTEM:
         return frozenset(Permission)
     if tenant_id is None:

@@ -24,7 +24,7 @@ FIND = """
 SELECT k.id, k.name, k.tenant_id, t.slug, k.project_id,
        ARRAY(SELECT jsonb_array_elements_text(k.scopes)), k.role,
        coalesce(nullif(k.default_data_class, ''), nullif(p.default_data_class, ''), t.default_data_class),
-       k.expires_at, k.revoked_at, t.active
+       k.expires_at, k.revoked_at, t.active, CASE WHEN k.service_account THEN NULL ELSE k.created_by_id END
 FROM identity_apikey k
 JOIN identity_project p ON p.tenant_id = k.tenant_id AND p.id = k.project_id
 JOIN identity_tenant t ON t.id = k.tenant_id
@@ -40,7 +40,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """What a valid key stands for. `data_class` is the key's default, else its project's, its tenant's, or ""."""
+    """What a valid key stands for. `data_class` is the key's default, else its project's, its tenant's, or "".
+
+    `maker` is the person whose key it is, beyond whose present role it cannot go; None: a service account's.
+    """
 
     key_id: UUID
     name: str
@@ -51,20 +54,21 @@ class Principal:
     role: str
     data_class: str
     expires_at: datetime | None
+    maker: UUID | None = None
 
 
 def from_row(row: tuple[Any, ...] | None) -> Principal:
     """The principal of a row of FIND. Raises Unauthenticated: unknown, revoked, expired, tenant switched off."""
     if row is None:
         raise Unauthenticated(UNKNOWN)
-    expires_at, revoked_at, active = row[8:11]
+    expires_at, revoked_at, active, maker = row[8:12]
     if revoked_at is not None:
         raise Unauthenticated("The API key was revoked.")
     if not active:
         raise Unauthenticated("The tenant of this API key is switched off.")
     key_id, name, tenant_id, tenant_slug, project_id, scopes, role, data_class = row[:8]
     principal = Principal(
-        key_id, name, tenant_id, tenant_slug, project_id, frozenset(scopes), role, data_class, expires_at
+        key_id, name, tenant_id, tenant_slug, project_id, frozenset(scopes), role, data_class, expires_at, maker
     )
     refuse_expired(principal)
     return principal

@@ -11,9 +11,11 @@ from kasbah.audit.services import Event, EventType, Resource, record
 from kasbah.common import rls, validation
 from kasbah.common.errors import Conflict, Forbidden, Invalid, NotFound
 from kasbah.common.requestid import current
-from kasbah.identity.models import Membership, Project, Role, Tenant, User
+from kasbah.identity.models import AccountChangeKind, Membership, Project, Role, Tenant, User
 from kasbah.identity.services.actors import USER, Actor
+from kasbah.identity.services.issuing import KeyChoice, settle_keys
 from kasbah.identity.services.permissions import NO_TENANT, Permission, require, require_no_more_than
+from kasbah.identity.services.standing import account_facts, note_change
 
 
 class VisibleTenants(models.QuerySet[Tenant]):
@@ -114,13 +116,26 @@ def update_project(
 
 
 def add_member(actor: Actor, tenant: Tenant, user: User, role: str) -> Membership:
-    """Make `user` a member. Raises NotFound, Forbidden, Invalid, Conflict."""
+    """Make `user` a member at once, as a command of the installation does; others invite (see invitations).
+
+    Raises NotFound, Forbidden, Invalid, Conflict.
+    """
     require(actor, Permission.MEMBER_MANAGE, tenant)
     _check_role(actor, tenant, user.id, role)
+    return enter_member(actor, tenant, user, role, by=actor)
+
+
+def enter_member(granted_by: Actor, tenant: Tenant, user: User, role: str, *, by: Actor) -> Membership:
+    """Make `user` a member once it is settled that he may be: `granted_by` gives the role, `by` does it.
+
+    The tenant's log says when and by whom his account was made. Raises Conflict.
+    """
     membership = Membership(tenant=tenant, user=user, role=role)
     with rls.tenant_scope(tenant.id):
         validation.save(membership, "This user is a member already; change the role instead.", param="email")
-        record(_member_event(EventType.MEMBER_ADDED, actor, membership))
+        note_change(granted_by, user.id, AccountChangeKind.ROLE, tenant.id)
+        facts = {"granted_by": f"{granted_by.kind}:{granted_by.id}", **account_facts(user.id, None, "member")}
+        record(_member_event(EventType.MEMBER_ADDED, by, membership, **facts))
     return membership
 
 
@@ -135,27 +150,37 @@ def change_role(actor: Actor, membership: Membership, role: str) -> Membership:
             _keep_an_administrator(membership)
         membership.role = role
         validation.save(membership, "This user is a member already.")
+        note_change(actor, membership.user_id, AccountChangeKind.ROLE, membership.tenant_id)
         record(_member_event(EventType.MEMBER_ROLE_CHANGED, actor, membership, before=before))
     return membership
 
 
-def remove_member(actor: Actor, membership: Membership) -> None:
-    """End a membership; the user stays. Raises NotFound, Forbidden, Conflict (the last administrator)."""
+def remove_member(actor: Actor, membership: Membership, keys: KeyChoice | None = None) -> None:
+    """End a membership; the user stays. `keys`: what becomes of those that he made in this tenant.
+
+    Raises NotFound, Forbidden, Conflict (the last administrator; keys_remain).
+    """
     require(actor, Permission.MEMBER_MANAGE, membership.tenant_id)
     with rls.tenant_scope(membership.tenant_id):
         tenant = _lock(membership.tenant_id)
         _check_role(actor, tenant, membership.user_id, _current(membership).role)
         _keep_an_administrator(membership)
+        settle_keys(actor, membership.user, keys, tenant.id)
         record(_member_event(EventType.MEMBER_REMOVED, actor, membership))
         membership.delete()
 
 
-def _check_role(actor: Actor, tenant: Tenant, user_id: UUID, role: str) -> None:
+def require_role(actor: Actor, tenant: Tenant, role: str) -> None:
+    """Return when `actor` may hand out `role`. Raises Forbidden, Invalid."""
     if role not in Role.values:
         raise Invalid(f"There is no role {role}. Known: {', '.join(Role.values)}.", param="role")
+    require_no_more_than(actor, role, tenant)
+
+
+def _check_role(actor: Actor, tenant: Tenant, user_id: UUID, role: str) -> None:
     if actor.user_id == user_id:
         raise Forbidden("Nobody changes his own membership; ask another administrator.")
-    require_no_more_than(actor, role, tenant)
+    require_role(actor, tenant, role)
 
 
 def _lock(tenant_id: UUID) -> Tenant:

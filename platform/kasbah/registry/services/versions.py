@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from django.db.models import QuerySet
 
+from inference_worker.contract import canonical
 from kasbah.audit.services import Event, EventType, Resource, record
 from kasbah.common import rls, validation
 from kasbah.common.errors import Conflict, Forbidden, NotFound
 from kasbah.common.requestid import current
-from kasbah.identity.services import Actor, Permission, require
+from kasbah.identity.services import Actor, Permission, Proposal, require, require_approver, require_seen
 from kasbah.registry.models import Model, ModelVersion, Stage
 from kasbah.registry.store import Admitted, Watcher, admit
 
@@ -39,7 +41,7 @@ def register_version(
     with rls.platform_scope():
         known = ModelVersion.objects.select_related("model").filter(digest=admitted.digest).first()
         if known is not None:
-            return _same(known, name)
+            return _taken_over(actor, _same(known, name))
         model = _model(name, facts)
         validation.save(model, f"Somebody else entered the model {name} at this moment; try again.", param="name")
         version = _enter(actor, model, admitted)
@@ -47,11 +49,22 @@ def register_version(
     return version
 
 
-def approve(actor: Actor, version: ModelVersion, *, bootstrap: bool = False) -> ModelVersion:
+def seen_of(version: ModelVersion) -> str:
+    """The digest that an approval is bound to: the bytes, and what is said of where they come from."""
+    model = version.model
+    document = {
+        "digest": version.digest,
+        "model": {name: getattr(model, name) for name in ("name", "publisher", "licence", "family")},
+        "imported_by": str(version.imported_by_id or ""),
+    }
+    return hashlib.sha256(canonical.dumps(document)).hexdigest()
+
+
+def approve(actor: Actor, version: ModelVersion, seen: str = "", *, bootstrap: bool = False) -> ModelVersion:
     """Let a version be deployed. It takes a person, and another than the one who brought it in.
 
-    `bootstrap`: the platform itself approves, when it is set up and there is nobody yet; the audit event says so.
-    Raises Forbidden, NotFound, Conflict.
+    `seen`: what was looked at (seen_of). `bootstrap`: the platform itself approves, when it is set up and there is
+    nobody yet; the audit event says so. Raises Forbidden, NotFound, Conflict.
     """
     require(actor, Permission.MODEL_MANAGE, None)
     if bootstrap and actor.kind != "system":
@@ -59,17 +72,24 @@ def approve(actor: Actor, version: ModelVersion, *, bootstrap: bool = False) -> 
     if not bootstrap and actor.user_id is None:
         raise Forbidden("A model is approved by a person who is logged in, not by a key or a program.")
     with rls.platform_scope():
-        found = ModelVersion.objects.select_for_update().filter(pk=version.pk).first()
+        rows = ModelVersion.objects.select_for_update(of=("self",)).select_related("model")
+        found = rows.filter(pk=version.pk).first()
         if found is None:
             raise NotFound("There is no such model version.")
         if found.stage != Stage.SCANNED:
             raise Conflict(f"The version is {found.stage}; only one that is scanned can be approved.")
-        if not bootstrap and found.imported_by_id == actor.user_id:
-            raise Forbidden("Whoever brought a model in cannot approve it; ask a second person.", code="second_person")
+        facts = {}
+        if not bootstrap:
+            facts = require_approver(actor, _proposal(found))
+            require_seen(seen, seen_of(found))
         found.stage, found.approved_by_id = Stage.APPROVED, actor.user_id
         found.save(update_fields=["stage", "approved_by"])
-        record(_event(EventType.MODEL_APPROVED, actor, found, bootstrap=bootstrap))
+        record(_event(EventType.MODEL_APPROVED, actor, found, bootstrap=bootstrap, **facts))
     return found
+
+
+def _proposal(version: ModelVersion) -> Proposal:
+    return Proposal(asked_by=version.imported_by_id, permission=Permission.MODEL_MANAGE, tenant_id=None)
 
 
 def get(digest: str) -> ModelVersion:
@@ -112,6 +132,15 @@ def _same(version: ModelVersion, name: str) -> ModelVersion:
         raise Conflict(f"These very files are known as a version of the model {version.model.name}.", param="name")
     if version.stage in (Stage.REJECTED, Stage.RETIRED):
         raise Conflict(f"These very files are known and {version.stage}.", param="folder")
+    return version
+
+
+def _taken_over(actor: Actor, version: ModelVersion) -> ModelVersion:
+    """A version whose importer may no longer bring any in is its next importer's; else it could never be approved."""
+    if version.stage == Stage.SCANNED and _proposal(version).lapsed:
+        version.imported_by_id = actor.user_id
+        version.save(update_fields=["imported_by"])
+        record(_event(EventType.MODEL_REGISTERED, actor, version, name=version.model.name, taken_over=True))
     return version
 
 

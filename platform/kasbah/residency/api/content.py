@@ -23,6 +23,7 @@ class HoldShown(serializers.ModelSerializer[LegalHold]):
     """A legal hold. Persons are ids of users; null: a key or a command, which the event names."""
 
     project = serializers.UUIDField(source="project_id", allow_null=True)
+    release_digest = serializers.SerializerMethodField(help_text="What a release is bound to; empty: nobody asks.")
 
     class Meta:
         model = LegalHold
@@ -40,9 +41,14 @@ class HoldShown(serializers.ModelSerializer[LegalHold]):
             "release_requested_by",
             "release_requested_at",
             "release_reason",
+            "release_digest",
             "released_by",
             "released_at",
         ]
+
+    def get_release_digest(self, hold: LegalHold) -> str:
+        """Of what the second person looks at."""
+        return holds.release_seen_of(hold)
 
 
 class HoldBody(StrictBody):
@@ -61,6 +67,12 @@ class ReleaseBody(StrictBody):
     """Why."""
 
     reason = serializers.CharField(max_length=500)
+
+
+class ReleaseApproval(StrictBody):
+    """What was looked at."""
+
+    digest = serializers.CharField(max_length=64, help_text="The hold's release_digest.")
 
 
 class HoldFilters(StrictSerializer):
@@ -102,11 +114,11 @@ class HoldViewSet(ListMixin, RetrieveMixin):
         """Ask for its release; a second person must agree within seven days."""
         return self.shown(holds.request_release(self.actor, self.find(), self.body(ReleaseBody)["reason"]))
 
-    @extend_schema(request=None, responses=HoldShown)
+    @extend_schema(request=ReleaseApproval, responses=HoldShown)
     @action(detail=True, methods=["post"])
     def release(self, request: Request, tenant: str, pk: UUID) -> Response:
         """Release it, as the second person, with a login that is at most ten minutes old."""
-        return self.shown(holds.release_hold(self.actor, self.find()))
+        return self.shown(holds.release_hold(self.actor, self.find(), self.body(ReleaseApproval)["digest"]))
 
 
 class ClassKept(serializers.Serializer[Any]):

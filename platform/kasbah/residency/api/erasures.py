@@ -64,7 +64,7 @@ class ErasureBody(StrictBody):
 class ErasureApproval(StrictBody):
     """What was looked at."""
 
-    digest = serializers.CharField(required=False, max_length=64, help_text="As the request shows it.")
+    digest = serializers.CharField(max_length=64, help_text="As the request shows it.")
 
 
 class ErasureRejection(StrictBody):
@@ -107,7 +107,7 @@ class ErasureViewSet(ListMixin, RetrieveMixin):
     def approve(self, request: Request, pk: UUID, tenant: str) -> Response:
         """Agree, as the second person. The keys are destroyed by that, and nothing brings the content back."""
         found = self.find()
-        return self.shown(erasures.approve_erasure(self.actor, found, self.body(ErasureApproval).get("digest")))
+        return self.shown(erasures.approve_erasure(self.actor, found, self.body(ErasureApproval)["digest"]))
 
     @extend_schema(request=ErasureRejection, responses=ErasureShown)
     @action(detail=True, methods=["post"])

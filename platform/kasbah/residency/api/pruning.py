@@ -23,6 +23,7 @@ class PruningPolicyShown(serializers.ModelSerializer[PruningPolicy]):
 
     reason = serializers.CharField(source="words")
     event = serializers.UUIDField(source="event_id", allow_null=True)
+    digest = serializers.SerializerMethodField(help_text="What an approval is bound to.")
 
     class Meta:
         model = PruningPolicy
@@ -38,7 +39,12 @@ class PruningPolicyShown(serializers.ModelSerializer[PruningPolicy]):
             "reviewed_at",
             "rejection",
             "event",
+            "digest",
         ]
+
+    def get_digest(self, policy: PruningPolicy) -> str:
+        """Of what the second person looks at."""
+        return pruning.seen_of(policy)
 
 
 class PruningBody(StrictBody):
@@ -46,6 +52,12 @@ class PruningBody(StrictBody):
 
     keep_days = serializers.IntegerField(min_value=LEAST_DAYS, max_value=pruning.MOST_DAYS)
     reason = serializers.CharField(max_length=500)
+
+
+class PruningApproval(StrictBody):
+    """What was looked at."""
+
+    digest = serializers.CharField(max_length=64, help_text="As the policy shows it.")
 
 
 class PruningRejection(StrictBody):
@@ -83,11 +95,11 @@ class PruningPolicyViewSet(ListMixin, RetrieveMixin):
             pruning.request_pruning(self.actor, self.tenant, given["keep_days"], reason=given["reason"]), 201
         )
 
-    @extend_schema(request=None, responses=PruningPolicyShown)
+    @extend_schema(request=PruningApproval, responses=PruningPolicyShown)
     @action(detail=True, methods=["post"])
     def approve(self, request: Request, pk: UUID, tenant: str) -> Response:
         """Agree, as the second person; it takes the place of the one in force."""
-        return self.shown(pruning.approve_pruning(self.actor, self.find()))
+        return self.shown(pruning.approve_pruning(self.actor, self.find(), self.body(PruningApproval)["digest"]))
 
     @extend_schema(request=PruningRejection, responses=PruningPolicyShown)
     @action(detail=True, methods=["post"])

@@ -13,7 +13,7 @@ from django.utils import timezone
 from kasbah.audit.services import record
 from kasbah.common import rls
 from kasbah.common.errors import KasbahError
-from kasbah.identity.services import Actor, system
+from kasbah.identity.services import Actor, Permission, Proposal, system
 from kasbah.residency.models import BaselinePolicy, Policy, PolicyState, PolicyVersion
 from kasbah.residency.services.shelves import Comparison, Shelf, shelf_of
 
@@ -24,6 +24,17 @@ COMPARED = ("findings", "needs_approval", "compared_version", "compared_digest")
 def lasts() -> timedelta:
     """How long a request waits for its answer."""
     return timedelta(days=settings.POLICY_REQUEST_DAYS)
+
+
+def proposal(policy: PolicyVersion) -> Proposal:
+    """Who asked for a version to decide, and who wrote it."""
+    shelf = shelf_of(policy)
+    return Proposal(
+        asked_by=policy.requested_by_id,
+        written_by=policy.created_by_id,
+        permission=Permission(f"{shelf.subject}.manage"),
+        tenant_id=shelf.tenant_id,
+    )
 
 
 def note(policy: PolicyVersion, compared: Comparison) -> None:
@@ -54,7 +65,7 @@ def activate_due() -> Counter[str]:
             version
             for model in (BaselinePolicy, Policy)
             for version in (
-                *model.objects.filter(state=PolicyState.REQUESTED, expires_at__lte=now),
+                *(row for row in model.objects.filter(state=PolicyState.REQUESTED) if _over(row)),
                 *model.objects.filter(state=PolicyState.APPROVED, activate_at__lte=now).order_by("activate_at", "pk"),
             )
         ]
@@ -74,7 +85,7 @@ def _carry_on(actor: Actor, policy: PolicyVersion) -> str:
     with shelf.scope():
         shelf.lock()
         found, now = shelf.find(policy), timezone.now()
-        if found.state == PolicyState.REQUESTED and found.expires_at and found.expires_at <= now:
+        if found.state == PolicyState.REQUESTED and _over(found):
             found.state = PolicyState.EXPIRED
             found.save(update_fields=["state"])
             record(shelf.event("expired", actor, found))
@@ -87,6 +98,12 @@ def _carry_on(actor: Actor, policy: PolicyVersion) -> str:
             return "sent back"
         put_in_force(shelf, actor, found, active)
         return "activated"
+
+
+def _over(policy: PolicyVersion) -> bool:
+    """Whether a request has ended by itself: its time is over, or whoever asked may no longer ask."""
+    late = policy.expires_at is not None and policy.expires_at <= timezone.now()
+    return late or proposal(policy).lapsed
 
 
 def _obstacle(shelf: Shelf, policy: Any, active: PolicyVersion | None) -> str:

@@ -12,9 +12,9 @@ from django.utils import timezone
 
 from kasbah.audit.services import record
 from kasbah.common.errors import Conflict, Forbidden, Invalid
-from kasbah.identity.services import Actor, person_behind, require_fresh_login
+from kasbah.identity.services import Actor, person_behind, require_approver, require_second_person
 from kasbah.residency.models import PolicyState, PolicyVersion
-from kasbah.residency.services.activation import COMPARED, lasts, note, put_in_force
+from kasbah.residency.services.activation import COMPARED, lasts, note, proposal, put_in_force
 from kasbah.residency.services.shelves import Comparison, Shelf, Version, shelf_of
 
 AHEAD = timedelta(days=366)
@@ -54,10 +54,10 @@ def request_activation(
     return found
 
 
-def approve_policy(actor: Actor, policy: Version, comparison: str | None = None) -> Version:
+def approve_policy(actor: Actor, policy: Version, comparison: str) -> Version:
     """Agree, as the second person, to what a request loosens; it decides from its time on, or from now.
 
-    `comparison` is the one that was looked at; None takes the one of now.
+    `comparison` is the one that was looked at.
     Raises NotFound, Forbidden, Conflict, PolicyInvalid.
     """
     shelf = shelf_of(policy)
@@ -67,13 +67,13 @@ def approve_policy(actor: Actor, policy: Version, comparison: str | None = None)
         shelf.lock()
         found, active = shelf.find(policy), shelf.active()
         _check_waiting(found)
-        _check_second(actor, found)
+        facts = require_approver(actor, proposal(found))
         shelf.ready(found)
         _check_bound(shelf, found, active, comparison)
         found.reviewed_by_id, found.reviewed_at = actor.user_id, timezone.now()
         found.state, found.reason = PolicyState.APPROVED, ""
         found.save(update_fields=["reviewed_by", "reviewed_at", "state", "reason"])
-        record(shelf.event("approved", actor, found, comparison=found.comparison, **_when(found)))
+        record(shelf.event("approved", actor, found, comparison=found.comparison, **_when(found), **facts))
         if found.activate_at is None or found.activate_at <= timezone.now():
             put_in_force(shelf, actor, found, active)
     return found
@@ -90,7 +90,7 @@ def reject_policy(actor: Actor, policy: Version, reason: str) -> Version:
         shelf.lock()
         found = shelf.find(policy)
         _check_waiting(found)
-        _check_second(actor, found)
+        require_second_person(actor, proposal(found))
         found.reviewed_by_id, found.reviewed_at = actor.user_id, timezone.now()
         found.state, found.reason = PolicyState.REJECTED, reason.strip()
         found.save(update_fields=["reviewed_by", "reviewed_at", "state", "reason"])
@@ -137,7 +137,7 @@ def _check_asker(shelf: Shelf, actor: Actor, compared: Comparison, bootstrap: bo
         if actor.user_id is None:
             raise Forbidden(
                 "This needs a second person's approval, so it is asked for by a person, not by a key or a program. "
-                "Commands name both, with --by and --approved-by.",
+                "Commands name him, with --by; approvepolicy names the second.",
                 code="person_needed",
             )
         return
@@ -150,7 +150,6 @@ def _check_asker(shelf: Shelf, actor: Actor, compared: Comparison, bootstrap: bo
 def _check_person(actor: Actor, done: str) -> None:
     if actor.user_id is None:
         raise Forbidden(f"A policy is {done} by a person who is logged in, not by a key or a program.")
-    require_fresh_login(actor)
 
 
 def _check_waiting(policy: PolicyVersion) -> None:
@@ -162,17 +161,10 @@ def _check_waiting(policy: PolicyVersion) -> None:
         raise Conflict(f"The request of version {policy.version} has expired. Ask for it again as a new version.")
 
 
-def _check_second(actor: Actor, policy: PolicyVersion) -> None:
-    if actor.user_id in (policy.requested_by_id, policy.created_by_id):
-        raise Forbidden(
-            "Whoever wrote a version or asked for it does not review it; ask a second person.", code="second_person"
-        )
-
-
-def _check_bound(shelf: Shelf, policy: PolicyVersion, active: PolicyVersion | None, comparison: str | None) -> None:
+def _check_bound(shelf: Shelf, policy: PolicyVersion, active: PolicyVersion | None, comparison: str) -> None:
     again = shelf.compare(policy, active)
     same = (again.findings, again.digest) == (policy.findings, policy.compared_digest)
-    if not same or comparison not in (None, policy.comparison):
+    if not same or comparison != policy.comparison:
         raise Conflict(
             f"What version {policy.version} loosens is no longer what was compared"
             f"{' with version ' + str(policy.compared_version) if policy.compared_version else ''}. Have it compared "

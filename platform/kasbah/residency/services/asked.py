@@ -1,4 +1,4 @@
-"""What one person asks for and another agrees to, whatever it is: who may, and how long it waits."""
+"""What one person asks for and another agrees to: the rows of it, and how long they wait. Who may: see approvals."""
 
 from __future__ import annotations
 
@@ -12,21 +12,12 @@ from django.utils import timezone
 from kasbah.audit.asked import Asked, AskedState
 from kasbah.audit.services import Event, record
 from kasbah.common import rls
-from kasbah.common.errors import Conflict, Forbidden, Invalid, NotFound
+from kasbah.common.errors import Conflict, Invalid, NotFound
 from kasbah.common.isolation import Isolation
-from kasbah.identity.services import Actor
+from kasbah.identity.services import Permission, Proposal
 
 isolation = Isolation(logging.getLogger(__name__))
 Row = TypeVar("Row", bound=Asked)
-
-
-def person(actor: Actor) -> UUID:
-    """The person who acts. Raises Forbidden."""
-    if actor.user_id is None:
-        raise Forbidden(
-            "This takes two persons, not a key or a program. The command names them, with --by.", code="person_needed"
-        )
-    return actor.user_id
 
 
 def words(reason: str) -> str:
@@ -49,12 +40,9 @@ def waiting(row: Row) -> Row:
     return found
 
 
-def reviewed(row: Row, by: UUID) -> Row:
-    """`waiting`, for the second person. Raises NotFound, Conflict, and Forbidden where it is the one who asked."""
-    found = waiting(row)
-    if by == found.requested_by:
-        raise Forbidden("Whoever asks for it does not review it; ask a second person.", code="second_person")
-    return found
+def proposal(row: Asked) -> Proposal:
+    """Who asked for it, and by which permission."""
+    return Proposal(asked_by=row.requested_by, permission=Permission.ERASURE_MANAGE, tenant_id=row.tenant_id)
 
 
 def answer(row: Asked, state: AskedState, by: UUID, **said: object) -> None:
@@ -65,15 +53,18 @@ def answer(row: Asked, state: AskedState, by: UUID, **said: object) -> None:
 
 
 def expire_due(model: type[Row], event: Callable[[Row], Event]) -> int:
-    """End the requests that nobody answered in time, each by itself and with its event; answers how many."""
-    due = {"state": AskedState.REQUESTED, "expires_at__lte": timezone.now()}
+    """End the requests that nobody answered in time, and those of who may no longer ask; answers how many.
+
+    Each by itself and with its event.
+    """
+    waits = model._default_manager.filter(state=AskedState.REQUESTED)
     with rls.platform_scope():
-        idents = list(model._default_manager.filter(**due).order_by("pk").values_list("pk", flat=True))
+        idents = list(waits.order_by("pk").values_list("pk", flat=True))
     done = 0
     for ident in idents:
         with isolation.apart(f"The end of the request {ident}"), rls.platform_scope():
-            row = model._default_manager.select_for_update(skip_locked=True).filter(pk=ident, **due).first()
-            if row is not None:
+            row = waits.select_for_update(skip_locked=True).filter(pk=ident).first()
+            if row is not None and (row.expires_at <= timezone.now() or proposal(row).lapsed):
                 row.state = AskedState.EXPIRED
                 row.save(update_fields=["state"])
                 record(event(row))

@@ -21,7 +21,15 @@ from kasbah.common import rls, validation
 from kasbah.common.errors import Conflict, Invalid, NotFound
 from kasbah.common.requestid import current
 from kasbah.identity.models import ApiKey, Tenant
-from kasbah.identity.services import Actor, Permission, require, require_fresh_login, system
+from kasbah.identity.services import (
+    Actor,
+    Permission,
+    acting_person,
+    require,
+    require_approver,
+    require_second_person,
+    system,
+)
 from kasbah.residency.services import asked
 from kasbah.residency.services.activation import lasts
 from kasbah.residency.services.loaders import policy_in_force
@@ -46,7 +54,7 @@ class Wish:
 def request_erasure(actor: Actor, tenant: Tenant, wish: Wish, *, basis: str, reason: str) -> Erasure:
     """Ask that content be erased; another person must agree. Raises NotFound, Forbidden, Conflict, Invalid."""
     require(actor, Permission.ERASURE_MANAGE, tenant)
-    asker = asked.person(actor)
+    asker = acting_person(actor)
     if basis not in ErasureBasis.values:
         raise Invalid(f"Known bases: {', '.join(ErasureBasis.values)}.", param="basis")
     row = Erasure(
@@ -71,26 +79,25 @@ def request_erasure(actor: Actor, tenant: Tenant, wish: Wish, *, basis: str, rea
     return row
 
 
-def approve_erasure(actor: Actor, erasure: Erasure, digest: str | None = None) -> Erasure:
+def approve_erasure(actor: Actor, erasure: Erasure, digest: str) -> Erasure:
     """Agree, as the second person; keys and content are destroyed by that. `digest` is the one that was looked at.
 
     Raises NotFound, Forbidden, Conflict (legal_hold, within_floor, erasure_changed).
     """
     require(actor, Permission.ERASURE_APPROVE, erasure.tenant_id)
-    reviewer = asked.person(actor)
-    require_fresh_login(actor)
     with rls.tenant_scope(erasure.tenant_id):
-        found = asked.reviewed(erasure, reviewer)
+        found = asked.waiting(erasure)
+        facts = require_approver(actor, asked.proposal(found))
         target, hits = _looked_up(found)
-        if demand.digest(hits) != found.digest or digest not in (None, found.digest):
+        if demand.digest(hits) != found.digest or digest != found.digest:
             raise Conflict(
                 "What would be destroyed is no longer what was asked for: records came or went since. Withdraw this "
                 "request, ask anew, and have the new one looked at.",
                 code="erasure_changed",
             )
-        record(_event(EventType.ERASURE_APPROVED, actor, found, requested_by=str(found.requested_by)))
+        record(_event(EventType.ERASURE_APPROVED, actor, found, requested_by=str(found.requested_by), **facts))
         event = record(demand.event(found, target, hits, actor.ref, current()))
-        asked.answer(found, AskedState.APPROVED, reviewer, event_id=event.id)
+        asked.answer(found, AskedState.APPROVED, acting_person(actor), event_id=event.id)
         demand.destroy(target, hits, event.id)
     return found
 
@@ -98,10 +105,9 @@ def approve_erasure(actor: Actor, erasure: Erasure, digest: str | None = None) -
 def reject_erasure(actor: Actor, erasure: Erasure, reason: str) -> Erasure:
     """Refuse, as the second person; the request ends there. Raises NotFound, Forbidden, Conflict, Invalid."""
     require(actor, Permission.ERASURE_APPROVE, erasure.tenant_id)
-    reviewer = asked.person(actor)
-    require_fresh_login(actor)
     with rls.tenant_scope(erasure.tenant_id):
-        found = asked.reviewed(erasure, reviewer)
+        found = asked.waiting(erasure)
+        reviewer = require_second_person(actor, asked.proposal(found))
         asked.answer(found, AskedState.REJECTED, reviewer, rejection=asked.words(reason))
         record(_event(EventType.ERASURE_REJECTED, actor, found))
     return found
@@ -110,7 +116,7 @@ def reject_erasure(actor: Actor, erasure: Erasure, reason: str) -> Erasure:
 def withdraw_erasure(actor: Actor, erasure: Erasure) -> Erasure:
     """Take a request back. Raises NotFound, Forbidden, Conflict."""
     require(actor, Permission.ERASURE_MANAGE, erasure.tenant_id)
-    asked.person(actor)
+    acting_person(actor)
     with rls.tenant_scope(erasure.tenant_id):
         found = asked.waiting(erasure)
         found.state = AskedState.WITHDRAWN

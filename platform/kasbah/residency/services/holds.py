@@ -5,6 +5,7 @@ One person places a hold, since it only keeps. Releasing one lets content be era
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,14 +13,24 @@ from uuid import UUID
 
 from django.utils import timezone
 
+from inference_worker.contract import canonical
 from kasbah.audit.models import LegalHold
 from kasbah.audit.services import Event, EventType, Resource, record, rfc3339
 from kasbah.audit.services.content import settle
 from kasbah.common import rls, validation
-from kasbah.common.errors import Conflict, Forbidden, Invalid, NotFound
+from kasbah.common.errors import Conflict, Invalid, NotFound
 from kasbah.common.requestid import current
 from kasbah.identity.models import DataClass, Project, Tenant
-from kasbah.identity.services import Actor, Permission, person_behind, require, require_fresh_login
+from kasbah.identity.services import (
+    Actor,
+    Permission,
+    Proposal,
+    acting_person,
+    person_behind,
+    require,
+    require_approver,
+    require_seen,
+)
 
 RELEASE_LASTS = timedelta(days=7)  # until a request to release, which nobody answered, may be made anew
 
@@ -68,13 +79,13 @@ def request_release(actor: Actor, hold: LegalHold, reason: str) -> LegalHold:
     """Ask that a hold be released; another person must agree within seven days. Raises NotFound, Forbidden, Conflict,
     Invalid."""
     require(actor, Permission.HOLD_RELEASE, hold.tenant_id)
-    _check_person(actor)
+    acting_person(actor)
     if not reason.strip() or len(reason) > 500:
         raise Invalid("Give a reason, at most 500 characters.", param="reason")
     with rls.tenant_scope(hold.tenant_id):
         found = _find(hold)
         asked = found.release_requested_at
-        if asked is not None and timezone.now() < asked + RELEASE_LASTS:
+        if asked is not None and timezone.now() < asked + RELEASE_LASTS and not _proposal(found).lapsed:
             raise Conflict("The release of this hold has been asked for; a second person releases it.")
         found.release_requested_by, found.release_requested_at = actor.user_id, timezone.now()
         found.release_reason = reason.strip()
@@ -83,27 +94,41 @@ def request_release(actor: Actor, hold: LegalHold, reason: str) -> LegalHold:
     return found
 
 
-def release_hold(actor: Actor, hold: LegalHold) -> LegalHold:
+def release_seen_of(hold: LegalHold) -> str:
+    """The digest that a release is bound to: what is held and why, who asks for its end and why; "": nobody asks."""
+    if hold.release_requested_at is None:
+        return ""
+    document = {
+        "id": str(hold.id),
+        "reach": _told(_reach(hold)),
+        "reason": hold.reason,
+        "reference": hold.reference,
+        "release_reason": hold.release_reason,
+        "release_requested_by": str(hold.release_requested_by),
+        "release_requested_at": rfc3339(hold.release_requested_at),
+    }
+    return hashlib.sha256(canonical.dumps(document)).hexdigest()
+
+
+def release_hold(actor: Actor, hold: LegalHold, digest: str) -> LegalHold:
     """End a hold, as the second person. What the policy no longer keeps is erased when the retention job next runs.
 
-    Raises NotFound, Forbidden, Conflict.
+    `digest` is of what was looked at (release_seen_of). Raises NotFound, Forbidden, Conflict.
     """
     require(actor, Permission.HOLD_RELEASE, hold.tenant_id)
-    _check_person(actor)
-    require_fresh_login(actor)
+    acting_person(actor)
     with rls.tenant_scope(hold.tenant_id):
         found = _find(hold)
         if found.release_requested_at is None:
             raise Conflict("Nobody has asked for the release of this hold; one person asks, another releases.")
         if timezone.now() >= found.release_requested_at + RELEASE_LASTS:
             raise Conflict("The request to release this hold has expired; it must be asked for again.")
-        if found.release_requested_by == actor.user_id:
-            raise Forbidden(
-                "Whoever asks for a release does not agree to it; ask a second person.", code="second_person"
-            )
-        found.released_by, found.released_at = actor.user_id, timezone.now()
+        facts = require_approver(actor, _proposal(found))
+        require_seen(digest, release_seen_of(found))
+        found.released_by, found.released_at = acting_person(actor), timezone.now()
         found.save(update_fields=["released_by", "released_at"])
-        record(_event(EventType.HOLD_RELEASED, actor, found, requested_by=str(found.release_requested_by)))
+        requested_by = str(found.release_requested_by)
+        record(_event(EventType.HOLD_RELEASED, actor, found, requested_by=requested_by, **facts))
     return found
 
 
@@ -117,12 +142,19 @@ def _find(hold: LegalHold) -> LegalHold:
     return found
 
 
-def _check_person(actor: Actor) -> None:
-    if actor.user_id is None:
-        raise Forbidden(
-            "A hold is released by two persons, not by a key or a program. The command names them, with --by.",
-            code="person_needed",
-        )
+def _proposal(hold: LegalHold) -> Proposal:
+    asked_by = hold.release_requested_by
+    return Proposal(asked_by=asked_by, permission=Permission.HOLD_RELEASE, tenant_id=hold.tenant_id)
+
+
+def _reach(hold: LegalHold) -> Reach:
+    return Reach(
+        project_id=hold.project_id,
+        data_class=hold.data_class,
+        request_id=hold.request_id,
+        since=hold.since,
+        until=hold.until,
+    )
 
 
 def _check_reach(tenant: Tenant, reach: Reach) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from typing import Any
 
 from django.utils import timezone
 
+from inference_worker.contract import canonical
 from kasbah.audit.asked import AskedState
 from kasbah.audit.log.models import LEAST_DAYS
 from kasbah.audit.log.pruning import prune_batch
@@ -17,7 +19,16 @@ from kasbah.common.errors import Conflict, Invalid, NotFound
 from kasbah.common.isolation import Isolation
 from kasbah.common.requestid import current
 from kasbah.identity.models import Tenant
-from kasbah.identity.services import Actor, Permission, require, require_fresh_login, system
+from kasbah.identity.services import (
+    Actor,
+    Permission,
+    acting_person,
+    require,
+    require_approver,
+    require_second_person,
+    require_seen,
+    system,
+)
 from kasbah.residency.services import asked
 from kasbah.residency.services.activation import lasts
 
@@ -36,7 +47,7 @@ def request_pruning(actor: Actor, tenant: Tenant, keep_days: int, *, reason: str
         tenant_id=tenant.id,
         keep_days=keep_days,
         words=asked.words(reason),
-        requested_by=asked.person(actor),
+        requested_by=acting_person(actor),
         requested_at=timezone.now(),
         expires_at=timezone.now() + lasts(),
     )
@@ -46,29 +57,45 @@ def request_pruning(actor: Actor, tenant: Tenant, keep_days: int, *, reason: str
     return row
 
 
-def approve_pruning(actor: Actor, policy: PruningPolicy) -> PruningPolicy:
-    """Agree, as the second person; it takes the place of the one in force. Raises NotFound, Forbidden, Conflict."""
-    require(actor, Permission.ERASURE_APPROVE, policy.tenant_id)
-    reviewer = asked.person(actor)
-    require_fresh_login(actor)
+def seen_of(policy: PruningPolicy) -> str:
+    """The digest that an approval is bound to: what is asked for and why, and which policy it takes the place of."""
     with rls.tenant_scope(policy.tenant_id):
-        found = asked.reviewed(policy, reviewer)
+        now = PruningPolicy.objects.filter(tenant_id=policy.tenant_id, state=AskedState.APPROVED).values_list("id")
+        document = {
+            "id": str(policy.id),
+            "keep_days": policy.keep_days,
+            "reason": policy.words,
+            "requested_by": str(policy.requested_by),
+            "in_force": [str(ident) for (ident,) in now.order_by("id")],
+        }
+    return hashlib.sha256(canonical.dumps(document)).hexdigest()
+
+
+def approve_pruning(actor: Actor, policy: PruningPolicy, digest: str) -> PruningPolicy:
+    """Agree, as the second person; it takes the place of the one in force. `digest` is of what was looked at.
+
+    Raises NotFound, Forbidden, Conflict.
+    """
+    require(actor, Permission.ERASURE_APPROVE, policy.tenant_id)
+    with rls.tenant_scope(policy.tenant_id):
+        found = asked.waiting(policy)
+        facts = require_approver(actor, asked.proposal(found))
+        require_seen(digest, seen_of(found))
         for old in PruningPolicy.objects.select_for_update().filter(
             tenant_id=policy.tenant_id, state=AskedState.APPROVED
         ):
             _end(actor, old)
-        event = record(_event(EventType.PRUNING_APPROVED, actor, found, requested_by=str(found.requested_by)))
-        asked.answer(found, AskedState.APPROVED, reviewer, event_id=event.id)
+        event = record(_event(EventType.PRUNING_APPROVED, actor, found, requested_by=str(found.requested_by), **facts))
+        asked.answer(found, AskedState.APPROVED, acting_person(actor), event_id=event.id)
     return found
 
 
 def reject_pruning(actor: Actor, policy: PruningPolicy, reason: str) -> PruningPolicy:
     """Refuse, as the second person. Raises NotFound, Forbidden, Conflict, Invalid."""
     require(actor, Permission.ERASURE_APPROVE, policy.tenant_id)
-    reviewer = asked.person(actor)
-    require_fresh_login(actor)
     with rls.tenant_scope(policy.tenant_id):
-        found = asked.reviewed(policy, reviewer)
+        found = asked.waiting(policy)
+        reviewer = require_second_person(actor, asked.proposal(found))
         asked.answer(found, AskedState.REJECTED, reviewer, rejection=asked.words(reason))
         record(_event(EventType.PRUNING_REJECTED, actor, found))
     return found
@@ -80,7 +107,7 @@ def end_pruning(actor: Actor, policy: PruningPolicy) -> PruningPolicy:
     Raises NotFound, Forbidden, Conflict.
     """
     require(actor, Permission.ERASURE_MANAGE, policy.tenant_id)
-    asked.person(actor)
+    acting_person(actor)
     with rls.tenant_scope(policy.tenant_id):
         found = PruningPolicy.objects.select_for_update().filter(pk=policy.pk, tenant_id=policy.tenant_id).first()
         if found is None:

@@ -19,6 +19,8 @@ LOGONS = {"login_succeeded": 1, "login_failed": 1, "logout": 2}
 ACCOUNTS = {
     "user.created": 1,
     "user.changed": OTHER,
+    "user.confirmed": OTHER,
+    "user.password_changed": 3,
     "membership.added": 7,
     "membership.role_changed": OTHER,
     "membership.removed": 8,
@@ -26,10 +28,10 @@ ACCOUNTS = {
     "key.revoked": 5,
 }
 CALLS = {
-    1: "created added registered enrolled placed granted requested intent denied checkpoint key_rotation_asked",
+    1: "created invited added registered enrolled placed granted requested intent denied checkpoint key_rotation_asked",
     2: "read exported simulated disclosed",
     3: "changed approved rejected withdrawn expired activated rolled_back cordoned drained resumed switched set "
-    "moved ended key_changed role_changed release_requested",
+    "moved ended key_changed role_changed release_requested invitation_withdrawn invitation_expired",
     4: "removed revoked destroyed erased pruned released grant_revoked",
 }
 VERBS = {verb: number for number, verbs in CALLS.items() for verb in verbs.split()}

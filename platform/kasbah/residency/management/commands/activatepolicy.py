@@ -13,8 +13,8 @@ class Command(VersionCommand):
     """`manage.py activatepolicy`."""
 
     help = (
-        "Ask that a draft decide, from now or from --at on. What loosens nothing does so by that; the rest needs two "
-        "people, --by and --approved-by."
+        "Ask that a draft decide, from now or from --at on. What loosens nothing does so by that; the rest is asked "
+        "for in the name of one person, --by, and waits for a second one, who approves it with approvepolicy."
     )
     epilog = "Example: manage.py activatepolicy --tenant finance --policy-version 3 --by ada@example.org"
 

@@ -18,13 +18,14 @@ class Command(VersionCommand):
         "Approve a version that waits, in the name of a second person: neither its author nor who asked for it. It "
         "decides from its time on, or from now."
     )
-    epilog = "Example: manage.py approvepolicy --tenant finance --policy-version 3 --by grace@example.org"
+    epilog = "Example: manage.py approvepolicy --tenant finance --policy-version 3 --by g@example.org --comparison 5f"
 
     def arguments(self, parser: ArgumentParser) -> None:
         """Which."""
         super().arguments(parser)
         parser.add_argument("--by", required=True, metavar="EMAIL", help="Who approves it.")
+        parser.add_argument("--comparison", required=True, metavar="HEX", help="Of what he saw, as policies shows it.")
 
     def step(self, policy: PolicyVersion, **options: Any) -> PolicyVersion:
         """Approve it."""
-        return services.approve_policy(acting_person(options["by"]), policy)
+        return services.approve_policy(acting_person(options["by"]), policy, options["comparison"])

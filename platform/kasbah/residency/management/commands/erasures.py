@@ -11,7 +11,7 @@ from django.core.management.base import CommandError
 
 from kasbah.audit.models import Erasure, ErasureBasis
 from kasbah.common.commands import Facts, uuid_argument
-from kasbah.identity.commands import TenantCommand, acting_person
+from kasbah.identity.commands import TenantCommand, acting_person, required
 from kasbah.identity.models import Tenant
 from kasbah.residency.commands import time_argument
 from kasbah.residency.services import erasures
@@ -71,7 +71,7 @@ class Command(TenantCommand):
             raise CommandError(f"Tenant {tenant.slug} has no erasure {options['id'] or '; give its --id'}.")
         match verb:
             case "approve":
-                return line(erasures.approve_erasure(person, found, options["digest"]))
+                return line(erasures.approve_erasure(person, found, required(options, "digest")))
             case "reject":
                 return line(erasures.reject_erasure(person, found, options["reason"]))
             case _:

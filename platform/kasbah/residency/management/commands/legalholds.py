@@ -12,7 +12,7 @@ from django.utils.dateparse import parse_datetime
 
 from kasbah.audit.models import LegalHold
 from kasbah.common.commands import Facts, uuid_argument
-from kasbah.identity.commands import TenantCommand, acting_person, command_actor, find_project
+from kasbah.identity.commands import TenantCommand, acting_person, command_actor, find_project, required
 from kasbah.identity.models import DataClass, Tenant
 from kasbah.residency.services import holds
 from kasbah.residency.services.holds import Reach
@@ -36,6 +36,7 @@ class Command(TenantCommand):
         change.add_argument("--request-release", type=uuid_argument, metavar="ID", help="Ask for its release.")
         change.add_argument("--release", type=uuid_argument, metavar="ID", help="Release it, as the second person.")
         parser.add_argument("--by", metavar="EMAIL", help="Who asks for the release, or agrees to it.")
+        parser.add_argument("--digest", metavar="HEX", help="With --release: of what you looked at, as the list shows.")
         parser.add_argument("--reason", default="", metavar="TEXT", help="Why it is placed, or is to be released.")
         parser.add_argument("--reference", default="", metavar="TEXT", help="Of the proceeding.")
         parser.add_argument("--project", metavar="SLUG", help="Keep content of one project.")
@@ -69,7 +70,7 @@ class Command(TenantCommand):
             raise CommandError("--by: name the person.")
         person = acting_person(options["by"])
         if verb == "release":
-            return holds.release_hold(person, hold)
+            return holds.release_hold(person, hold, required(options, "digest"))
         return holds.request_release(person, hold, options["reason"])
 
 
@@ -96,6 +97,8 @@ def line(hold: LegalHold) -> Facts:
         "until": hold.until,
         "reference": hold.reference,
         "reason": hold.reason,
+        "release_reason": hold.release_reason,
+        "digest": holds.release_seen_of(hold),
         "placed_at": hold.placed_at,
         "released_at": hold.released_at,
     }

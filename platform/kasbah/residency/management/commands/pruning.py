@@ -12,7 +12,7 @@ from kasbah.audit.log.models import LEAST_DAYS
 from kasbah.audit.models import PruningPolicy
 from kasbah.common.commands import Facts, uuid_argument
 from kasbah.common.numbers import number_argument
-from kasbah.identity.commands import TenantCommand, acting_person
+from kasbah.identity.commands import TenantCommand, acting_person, required
 from kasbah.identity.models import Tenant
 from kasbah.residency.services import pruning
 
@@ -35,6 +35,7 @@ class Command(TenantCommand):
         super().arguments(parser)
         parser.add_argument("--id", type=uuid_argument, metavar="ID", help="Which, to approve, reject or end.")
         parser.add_argument("--by", metavar="EMAIL", help="In whose name.")
+        parser.add_argument("--digest", metavar="HEX", help="With approve: of what you looked at, as list shows it.")
         parser.add_argument(
             "--keep-days",
             type=number_argument(LEAST_DAYS, pruning.MOST_DAYS, "a number of days"),
@@ -59,7 +60,7 @@ class Command(TenantCommand):
             raise CommandError(f"Tenant {tenant.slug} has no pruning policy {options['id'] or '; give its --id'}.")
         match verb:
             case "approve":
-                return line(pruning.approve_pruning(person, found))
+                return line(pruning.approve_pruning(person, found, required(options, "digest")))
             case "reject":
                 return line(pruning.reject_pruning(person, found, options["reason"]))
             case _:
@@ -72,6 +73,8 @@ def line(row: PruningPolicy) -> Facts:
         "id": row.id,
         "state": row.state,
         "keep_days": row.keep_days,
+        "reason": row.words,
+        "digest": pruning.seen_of(row),
         "expires_at": row.expires_at,
         "event": row.event_id,
     }

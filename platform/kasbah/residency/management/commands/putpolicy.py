@@ -16,13 +16,9 @@ class Command(PolicyCommand):
 
     help = (
         "Add a version of a tenant's residency policy, or of the platform's baseline, as a draft. With --activate its "
-        "activation is asked for at once, and approved when it loosens something and --approved-by names a second "
-        "person."
+        "activation is asked for at once; what loosens something waits for a second person (approvepolicy)."
     )
-    epilog = (
-        "Example: manage.py putpolicy --tenant finance --file policy.yaml --activate --by ada@example.org "
-        "--approved-by grace@example.org"
-    )
+    epilog = "Example: manage.py putpolicy --tenant finance --file policy.yaml --activate --by ada@example.org"
 
     def arguments(self, parser: ArgumentParser) -> None:
         """Which."""

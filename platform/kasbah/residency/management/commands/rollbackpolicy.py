@@ -6,7 +6,7 @@ from argparse import ArgumentParser
 from typing import Any
 
 from kasbah.residency import services
-from kasbah.residency.commands import VersionCommand, add_activation, approve, asker
+from kasbah.residency.commands import VersionCommand, add_activation, asker
 from kasbah.residency.models import PolicyVersion
 
 
@@ -17,10 +17,7 @@ class Command(VersionCommand):
         "Go back to a version that once decided: a new version of its document is made and its activation asked for, "
         "on the same terms as any other."
     )
-    epilog = (
-        "Example: manage.py rollbackpolicy --tenant finance --policy-version 2 --by ada@example.org "
-        "--approved-by grace@example.org"
-    )
+    epilog = "Example: manage.py rollbackpolicy --tenant finance --policy-version 2 --by ada@example.org"
 
     def arguments(self, parser: ArgumentParser) -> None:
         """Which."""
@@ -29,4 +26,4 @@ class Command(VersionCommand):
 
     def step(self, policy: PolicyVersion, **options: Any) -> PolicyVersion:
         """Make the new version and ask for it."""
-        return approve(services.roll_back(asker(options), policy, options["at"]), options)
+        return services.roll_back(asker(options), policy, options["at"])
