@@ -91,12 +91,16 @@ def test_replay_of_a_running_attempt_is_recorded_apart_and_ends_nothing(world: W
     assert told(world) == 2
 
 
-def test_refusal_without_a_job_is_believed_once_a_second_and_worker(world: World, standing: StandIn) -> None:
+def test_refusal_without_a_job_is_believed_once(world: World, standing: StandIn) -> None:
     nobody = JobMessage(job="", attempt=0, ticket="", payload="", reply_to="")
     assert refuse(standing, nobody, times=5, code="bad_message") == 4
     assert refuse(standing, nobody, code="bad_message", time=now() - 3000) == 1
     assert refuse(standing, nobody, code="bad_message", time=now() + 2) == 0
+    assert refuse(standing, nobody, code="bad_message", time=now() + 1) == 1  # older than the last
     assert len(events("inference.refused")) == 2
+    moment = now() + 3
+    assert [refuse(standing, nobody, code=code, time=moment) for code in ("bad_ticket", "bad_message")] == [0, 0]
+    assert len(events("inference.refused")) == 4
 
 
 def test_without_the_guard_each_copy_is_an_event(

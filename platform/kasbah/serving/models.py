@@ -79,6 +79,7 @@ class Worker(models.Model):
     starts = models.JSONField(default=list)  # [name of a start, time of its first report], the current one first
     troubles = models.JSONField(default=list)  # what is wrong with it (housekeeping.troubles), for people
     refusal_time = models.PositiveBigIntegerField(default=0)  # of its last believed refusal that names no job
+    refusal_marks = models.JSONField(default=list)  # of those of that second
     must_rotate = models.BooleanField(default=False)  # asked to replace its identity key
     assignment_revision = models.PositiveBigIntegerField(default=0)
     last_seen_at = models.DateTimeField(null=True)

@@ -12,7 +12,7 @@ from uuid import UUID
 from django.db.models import F
 
 from inference_worker.contract import keys
-from inference_worker.contract.messages import Refusal, RefusalCode
+from inference_worker.contract.messages import Refusal, RefusalCode, sha256_hex
 from inference_worker.contract.signing import BadToken
 from kasbah.audit.services import EventType, Outcome, Resource, record
 from kasbah.common import rls
@@ -24,6 +24,7 @@ from kasbah.serving.housekeeping.sites import Reached
 from kasbah.serving.models import Job, JobState, Worker
 from kasbah.serving.services.events import event
 
+A_SECOND = 100  # refusals without a job that are believed of one worker in one second
 UNFINISHED = (JobState.QUEUED, JobState.RUNNING)
 
 
@@ -79,12 +80,18 @@ def _job(reached: Reached, refusal: Refusal, code: str) -> Job | None:
 
 
 def _believe_once(worker: Worker, refusal: Refusal) -> None:
-    """A refusal without a job (its worker could not read one): each is newer than the one before. Raises BadToken."""
+    """A refusal without a job (its worker could not read one): none is older than the last, or the same.
+
+    Raises BadToken.
+    """
     if refusal.time < time.time() - CLOCK_SKEW * 5:
         raise BadToken("the refusal is an old one")
-    newer = Worker.objects.filter(pk=worker.pk, refusal_time__lt=refusal.time)
-    if not newer.update(refusal_time=refusal.time):
-        raise BadToken("a refusal of this worker without a job was believed in the same second or later")
+    row = Worker.objects.select_for_update().get(pk=worker.pk)
+    marks = row.refusal_marks if row.refusal_time == refusal.time else []
+    mark = sha256_hex(f"{refusal.job}:{refusal.attempt}:{refusal.code}")[:16]
+    if refusal.time < row.refusal_time or mark in marks or len(marks) >= A_SECOND:
+        raise BadToken("the refusal was believed before, or is older than the last one of its worker")
+    Worker.objects.filter(pk=worker.pk).update(refusal_time=refusal.time, refusal_marks=[*marks, mark])
 
 
 def _uuid(text: str) -> UUID | None:
