@@ -25,6 +25,7 @@ from rest_framework.viewsets import GenericViewSet, ViewSetMixin
 
 from kasbah.common import rls
 from kasbah.common.queries import NumberField, read_parameters
+from kasbah.common.references import by_reference
 from kasbah.common.shares import SharedPool
 
 # Exports, simulations and their like in one process: each holds a connection to the database, of which others must
@@ -198,6 +199,7 @@ class ManagementViewSet(ManagementMixin, GenericViewSet[Any]):
     pagination_class = UuidCursorPagination
     filters: ClassVar[type[serializers.Serializer[Any]] | None] = None
     lookup_value_converter = "uuid"
+    named_by: ClassVar[str] = ""  # the column by which the path may name an object besides its id
     query: dict[str, Any]
 
     def rows(self) -> models.QuerySet[Any]:
@@ -207,8 +209,13 @@ class ManagementViewSet(ManagementMixin, GenericViewSet[Any]):
 
     def find(self) -> Any:
         """The object of the path. Raises NotFound."""
+        reference = self.kwargs[self.lookup_url_kwarg or self.lookup_field]
+        if self.named_by:
+            if (found := by_reference(self.rows(), reference, self.named_by)) is None:
+                raise exceptions.NotFound
+            return found
         try:
-            return self.rows().get(**{self.lookup_field: self.kwargs[self.lookup_url_kwarg or self.lookup_field]})
+            return self.rows().get(**{self.lookup_field: reference})
         except models.ObjectDoesNotExist as error:
             raise exceptions.NotFound from error
 
@@ -266,5 +273,7 @@ def router(routes: Iterable[tuple[str, type[ViewSetMixin], str]]) -> SimpleRoute
     """A router of (prefix, viewset, name); a prefix may hold converters: tenants/<slug:tenant>/projects."""
     result = SimpleRouter(use_regex_path=False)
     for prefix, viewset, name in routes:
+        if getattr(viewset, "named_by", ""):
+            viewset.lookup_value_converter = "str"  # type: ignore[attr-defined]
         result.register(prefix, viewset, basename=name)
     return result

@@ -10,6 +10,7 @@ from django.core.management.base import CommandError
 
 from kasbah.common import rls
 from kasbah.common.commands import Facts, KasbahCommand, operator
+from kasbah.common.references import by_reference
 from kasbah.identity.models import Project, Tenant, User
 from kasbah.identity.services import Actor, actor_of_user, system
 
@@ -40,7 +41,7 @@ class TenantCommand(KasbahCommand):
 def find_tenant(slug: str) -> Tenant:
     """The tenant. Raises CommandError that names those that exist."""
     with rls.platform_scope():
-        found = Tenant.objects.filter(slug=slug).first()
+        found: Tenant | None = by_reference(Tenant.objects.all(), slug, "slug")
         if found is None:
             known = ", ".join(Tenant.objects.order_by("slug").values_list("slug", flat=True)[:20])
             raise CommandError(f"There is no tenant {slug!r}. Known: {known or 'none; make one with createtenant'}.")
@@ -49,7 +50,7 @@ def find_tenant(slug: str) -> Tenant:
 
 def find_project(tenant: Tenant, slug: str) -> Project:
     """A project of the tenant whose scope this is. Raises CommandError."""
-    found = Project.objects.filter(tenant=tenant, slug=slug).first()
+    found: Project | None = by_reference(Project.objects.filter(tenant=tenant), slug, "slug")
     if found is None:
         known = ", ".join(Project.objects.filter(tenant=tenant).order_by("slug").values_list("slug", flat=True)[:20])
         raise CommandError(f"Tenant {tenant.slug} has no project {slug!r}. Known: {known or 'none'}.")
@@ -58,7 +59,7 @@ def find_project(tenant: Tenant, slug: str) -> Project:
 
 def find_user(email: str) -> User:
     """The user. Raises CommandError."""
-    found = User.objects.filter(email=email.strip().lower()).first()
+    found: User | None = by_reference(User.objects.all(), email.strip().lower(), "email")
     if found is None:
         raise CommandError(f"There is no user {email!r}. Make one with: manage.py createuser --email {email}")
     return found

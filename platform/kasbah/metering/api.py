@@ -15,6 +15,7 @@ from rest_framework.response import Response
 
 from kasbah.common.api import ListMixin, RetrieveMixin, StrictBody, StrictSerializer
 from kasbah.common.queries import read_parameters
+from kasbah.common.references import ReferenceField
 from kasbah.metering import services
 from kasbah.metering.models import Limit, LimitScope, Period, Usage
 
@@ -93,7 +94,7 @@ class UsageShown(serializers.ModelSerializer[Usage]):
 class UsageFilters(StrictSerializer):
     """Query parameters."""
 
-    project = serializers.UUIDField(required=False)
+    project = ReferenceField("identity.Project", required=False)
     api_key = serializers.UUIDField(required=False)
     deployment = serializers.CharField(required=False, max_length=63, help_text="Public name of the model.")
     since = serializers.DateTimeField(required=False, source="created_at__gte")

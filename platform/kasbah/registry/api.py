@@ -14,6 +14,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from kasbah.common.api import ListMixin, RetrieveMixin, StrictBody, StrictSerializer
+from kasbah.common.references import ReferenceField
 from kasbah.identity.models import SLUG
 from kasbah.registry import services
 from kasbah.registry.models import Model, ModelVersion, Stage
@@ -39,6 +40,7 @@ class ModelViewSet(ListMixin, RetrieveMixin):
     """Models by name, publisher and licence. A model comes into being with its first version."""
 
     queryset = Model.objects.all()
+    named_by = "name"
     serializer_class = ModelShown
     filters = ModelFilters
     access: ClassVar = {"list": "model.read", "retrieve": "model.read"}
@@ -91,7 +93,7 @@ class VersionApproval(StrictBody):
 class VersionFilters(StrictSerializer):
     """Query parameters."""
 
-    model = serializers.UUIDField(required=False)
+    model = ReferenceField("registry.Model", "name", required=False)
     stage = serializers.ChoiceField(Stage.choices, required=False)
     digest = serializers.RegexField(r"^[0-9a-f]{64}$", required=False)
 

@@ -11,6 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from kasbah.common.api import ListMixin, RetrieveMixin, StrictSerializer
+from kasbah.common.references import ReferenceField
 from kasbah.identity import services
 from kasbah.identity.api import serializers as shapes
 from kasbah.identity.models import ApiKey, Project
@@ -19,7 +20,7 @@ from kasbah.identity.models import ApiKey, Project
 class KeyFilters(StrictSerializer):
     """Query parameters."""
 
-    project = serializers.UUIDField(required=False)
+    project = ReferenceField("identity.Project", required=False)
     name = serializers.CharField(required=False, max_length=200)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from rest_framework import serializers
 
 from kasbah.common.api import StrictBody, StrictSerializer
+from kasbah.common.references import ReferenceField
 from kasbah.identity.models import (
     SLUG,
     AccountChange,
@@ -220,7 +221,7 @@ class ApiKeyIssued(ApiKeyShown):
 class ApiKeyCreate(StrictBody):
     """A new key."""
 
-    project = serializers.UUIDField()
+    project = ReferenceField("identity.Project")
     name = serializers.CharField(max_length=200)
     scopes = serializers.ListField(
         child=serializers.ChoiceField(Scope.choices), allow_empty=False, max_length=3, default=[Scope.INFERENCE.value]

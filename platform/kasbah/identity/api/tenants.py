@@ -70,6 +70,7 @@ class ProjectViewSet(ListMixin, RetrieveMixin):
     """Groups of keys of a tenant."""
 
     queryset = Project.objects.all()
+    named_by = "slug"
     serializer_class = shapes.ProjectShown
     filters = ProjectFilters
     access: ClassVar = {

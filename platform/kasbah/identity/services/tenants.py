@@ -10,6 +10,7 @@ from django.db import models
 from kasbah.audit.services import Event, EventType, Resource, record
 from kasbah.common import rls, validation
 from kasbah.common.errors import Conflict, Forbidden, Invalid, NotFound
+from kasbah.common.references import by_reference
 from kasbah.common.requestid import current
 from kasbah.identity.models import AccountChangeKind, Membership, Project, Role, Tenant, User
 from kasbah.identity.services.actors import USER, Actor
@@ -37,9 +38,9 @@ def visible_tenants(actor: Actor) -> models.QuerySet[Tenant]:
 
 
 def find_tenant(slug: str) -> Tenant:
-    """By slug; whether the caller may know of it says `require`. Raises NotFound."""
+    """By slug or id; whether the caller may know of it says `require`. Raises NotFound."""
     with rls.platform_scope():
-        tenant = Tenant.objects.filter(slug=slug).first()
+        tenant: Tenant | None = by_reference(Tenant.objects.all(), slug, "slug")
     if tenant is None:
         raise NotFound(NO_TENANT)
     return tenant

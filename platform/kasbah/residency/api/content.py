@@ -14,6 +14,7 @@ from rest_framework.response import Response
 
 from kasbah.audit.models import LegalHold, Part
 from kasbah.common.api import ListMixin, ManagementView, RetrieveMixin, StrictBody, StrictSerializer
+from kasbah.common.references import ReferenceField
 from kasbah.identity.models import DataClass
 from kasbah.residency.services import disclosure, holds, retention
 from kasbah.residency.services.holds import Reach
@@ -56,7 +57,7 @@ class HoldBody(StrictBody):
 
     reason = serializers.CharField(max_length=500)
     reference = serializers.CharField(max_length=200, help_text="Of the proceeding, such as a case number.")
-    project = serializers.UUIDField(required=False, source="project_id")
+    project = ReferenceField("identity.Project", required=False, source="project_id")
     data_class = serializers.ChoiceField(DataClass.choices, required=False)
     request_id = serializers.CharField(required=False, max_length=64, help_text="Of one request: req_...")
     since = serializers.DateTimeField(required=False, help_text="Content stored from then on.")

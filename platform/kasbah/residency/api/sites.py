@@ -124,6 +124,7 @@ class SiteViewSet(ListMixin, RetrieveMixin):
     """Datacenters, each in one jurisdiction and with its own broker."""
 
     queryset = Site.objects.select_related("health")
+    named_by = "slug"
     serializer_class = SiteShown
     filters = SiteFilters
     access: ClassVar = {

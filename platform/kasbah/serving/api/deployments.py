@@ -13,6 +13,7 @@ from rest_framework.response import Response
 
 from kasbah.common import rls
 from kasbah.common.api import ListMixin, RetrieveMixin, StrictBody, StrictSerializer
+from kasbah.common.references import ReferenceField
 from kasbah.identity.models import SLUG
 from kasbah.identity.services import Actor, visible_tenants
 from kasbah.registry.models import ModelVersion
@@ -39,14 +40,14 @@ class DeploymentCreate(StrictBody):
 
     name = serializers.CharField(max_length=63, validators=[SLUG], help_text="What clients send as `model`.")
     model_version = serializers.UUIDField(help_text="An approved version.")
-    sites = serializers.ListField(child=serializers.UUIDField(), allow_empty=False, max_length=MOST_SITES)
+    sites = serializers.ListField(child=ReferenceField("residency.Site"), allow_empty=False, max_length=MOST_SITES)
     engine_settings = serializers.DictField(default=dict)
 
 
 class DeploymentChange(StrictBody):
     """What may change."""
 
-    sites = serializers.ListField(child=serializers.UUIDField(), allow_empty=False, max_length=MOST_SITES)
+    sites = serializers.ListField(child=ReferenceField("residency.Site"), allow_empty=False, max_length=MOST_SITES)
     engine_settings = serializers.DictField()
     enabled = serializers.BooleanField(
         help_text="False: the model does not exist for anybody; workers stop its engine."
@@ -83,6 +84,7 @@ class DeploymentViewSet(ListMixin, RetrieveMixin):
     """What is served where, under which name."""
 
     queryset = Deployment.objects.select_related("model_version").prefetch_related("sites")
+    named_by = "name"
     serializer_class = DeploymentShown
     filters = DeploymentFilters
     access: ClassVar = {
@@ -131,13 +133,13 @@ class GrantShown(serializers.ModelSerializer[DeploymentGrant]):
 class GrantCreate(StrictBody):
     """A deployment that the tenant is to use."""
 
-    deployment = serializers.UUIDField()
+    deployment = ReferenceField("serving.Deployment", "name")
 
 
 class GrantFilters(StrictSerializer):
     """Query parameters."""
 
-    deployment = serializers.UUIDField(required=False)
+    deployment = ReferenceField("serving.Deployment", "name", required=False)
 
 
 class GrantViewSet(ListMixin, RetrieveMixin):

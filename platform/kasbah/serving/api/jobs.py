@@ -12,6 +12,7 @@ from rest_framework.response import Response
 from kasbah.common.access import AUTHENTICATED
 from kasbah.common.api import ListMixin, ManagementView, RetrieveMixin, StrictSerializer
 from kasbah.common.errors import NotFound
+from kasbah.common.references import ReferenceField
 from kasbah.identity.models import DataClass
 from kasbah.serving import services
 from kasbah.serving.models import Job, JobState
@@ -37,7 +38,7 @@ class JobFilters(StrictSerializer):
     """Query parameters."""
 
     state = serializers.ChoiceField(JobState.choices, required=False)
-    project = serializers.UUIDField(required=False)
+    project = ReferenceField("identity.Project", required=False)
     api_key = serializers.UUIDField(required=False)
     request_id = serializers.CharField(required=False, max_length=64)
     model = serializers.CharField(required=False, max_length=63, source="deployment__name")

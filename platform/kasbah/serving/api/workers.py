@@ -15,6 +15,7 @@ from rest_framework.response import Response
 
 from inference_worker.contract.signing import b64, fingerprint
 from kasbah.common.api import ListMixin, RetrieveMixin, StrictBody, StrictSerializer
+from kasbah.common.references import ReferenceField
 from kasbah.residency.models import Site
 from kasbah.serving import services
 from kasbah.serving.models import EnrolmentToken, FormerWorkerKey, Worker, WorkerState
@@ -105,7 +106,7 @@ class WorkerShown(serializers.ModelSerializer[Worker]):
 class WorkerFilters(StrictSerializer):
     """Query parameters."""
 
-    site = serializers.UUIDField(required=False)
+    site = ReferenceField("residency.Site", required=False)
     state = serializers.ChoiceField(WorkerState.choices, required=False)
     name = serializers.CharField(required=False, max_length=63)
 
@@ -206,7 +207,7 @@ class TokenIssued(TokenShown):
 class TokenCreate(StrictBody):
     """Where a worker is to join."""
 
-    site = serializers.UUIDField()
+    site = ReferenceField("residency.Site")
     preapproved = serializers.BooleanField(
         default=False, help_text="True: the worker is let in without an approval; for automation."
     )
@@ -215,7 +216,7 @@ class TokenCreate(StrictBody):
 class TokenFilters(StrictSerializer):
     """Query parameters."""
 
-    site = serializers.UUIDField(required=False)
+    site = ReferenceField("residency.Site", required=False)
     usable = serializers.BooleanField(required=False, help_text="True: neither used nor expired.")
 
 
