@@ -27,6 +27,7 @@ PLATFORM = {
     "audit/log/witnessing.py": "shows witnesses the checkpoints of every log",
     "audit/log/upkeep.py": "checks every log",
     "audit/management/commands/auditlog.py": "shows every log",
+    "audit/log/cluster.py": "which cluster the logs of all tenants are in",
     "audit/log/presence.py": "the sequencer belongs to no tenant",
     "audit/log/rotation.py": "hands every log over to the next key",
     "audit/log/sequencer.py": "gives the events of all tenants their places",
