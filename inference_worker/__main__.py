@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from inference_worker.contract import egress
+from inference_worker.contract.printable import LineFormatter, escaped
 from inference_worker.contract.settings import check_address, check_arguments, exit_on_wrong_setting
 
 if __name__ == "__main__":  # before all else: what other modules try while they are loaded is refused too
@@ -177,7 +178,9 @@ def main() -> int:
     arguments = parser().parse_args()
     os.umask(0o077)
     level = arguments.log_level.upper()
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])
     for name in ("celery", "kombu", "amqp"):
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
@@ -187,7 +190,7 @@ def main() -> int:
         egress.install(guard)
         return uvloop.run(run(given))
     except (ValueError, NotEnrolled, StateError) as error:
-        print(f"inference_worker: {error}", file=sys.stderr)
+        print(escaped(f"inference_worker: {error}"), file=sys.stderr)
         return 2
 
 

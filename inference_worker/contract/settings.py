@@ -94,12 +94,17 @@ def line(content: bytes, source: str) -> str:
 
 
 def check_arguments(arguments: Sequence[str]) -> None:
-    """Raises SettingError for an argument of a command line that is not UTF-8: Python passes it on as surrogates."""
+    """Raises SettingError for an argument of a command line that is not UTF-8, or holds a control character.
+
+    Python passes bytes that are no UTF-8 on as surrogates, which neither a database nor a terminal takes.
+    """
     for index, argument in enumerate(arguments[1:], 1):
         try:
             argument.encode("utf-8")
         except UnicodeEncodeError:
             raise SettingError(f"argument {index} ({argument[:SHOWN]!a}) is not UTF-8; give it as UTF-8") from None
+        if CONTROL.search(argument):
+            raise SettingError(f"argument {index} ({argument[:SHOWN]!a}) has a control character; leave it out")
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from django.core.management.base import BaseCommand
 INTRODUCTION = """\
 # Commands
 
-`python manage.py COMMAND` on one machine, `docker compose run --rm manage COMMAND` in containers. Whoever can run them holds the installation's secrets, so they act as the platform itself; the audit log says `system` and the login name. Exit status 0: done; 1: refused, with one line on standard error that says why; 2: wrong arguments. `--json` prints one JSON document instead of text.
+`python manage.py COMMAND` on one machine, `docker compose run --rm manage COMMAND` in containers. Whoever can run them holds the installation's secrets, so they act as the platform itself; the audit log says `system` and the login name. Exit status 0: done; 1: refused, with one line on standard error that says why; 2: wrong arguments, a setting or file that is not what it must be. Characters that steer a terminal are printed as escapes, such as `\\x1b`. `--json` prints one JSON document instead of text.
 
 This page is written from the commands' own `--help`, and a test compares the two. Django's own commands (`migrate`, `check` ...) are in its documentation.
 """  # noqa: E501

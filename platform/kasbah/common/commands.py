@@ -20,12 +20,14 @@ from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 
+from inference_worker.contract.printable import escaped, escaped_json
 from inference_worker.contract.settings import read_file
 from kasbah.common.api_errors import HEARERS, translate
 from kasbah.common.env import SettingError
 from kasbah.common.errors import KasbahError
 
 Facts = Mapping[str, Any]
+LONGEST_LOGIN = 64  # characters
 
 
 class KasbahCommand(BaseCommand):
@@ -58,16 +60,22 @@ class KasbahCommand(BaseCommand):
         except (KasbahError, ValidationError, DatabaseError) as error:
             for hear in HEARERS:
                 hear(translate(error), {"command": type(self).__module__.rpartition(".")[2]})
-            raise CommandError(self._reason(error)) from error
+            raise CommandError(escaped(self._reason(error), lines=True)) from error
         except SettingError as error:
-            raise CommandError(str(error), returncode=2) from None
+            raise CommandError(escaped(str(error)), returncode=2) from None
+        except CommandError as error:
+            raise CommandError(escaped(str(error), lines=True), returncode=error.returncode) from error
         if isinstance(result, str):
-            self.stdout.write(result, ending="")
+            self.stdout.write(escaped(result, lines=True), ending="")
         elif as_json:
-            self.stdout.write(json.dumps(result, default=plain, indent=2, ensure_ascii=False))
+            self.stdout.write(escaped_json(json.dumps(result, default=plain, indent=2, ensure_ascii=False)))
         else:
             self.stdout.write(lines(result) if isinstance(result, Mapping) else table(result, self.empty))
         return None
+
+    def say(self, text: str) -> None:
+        """One line on standard error, about what is being done."""
+        self.stderr.write(escaped(text))
 
     def _reason(self, error: Exception) -> str:
         known = translate(error)
@@ -88,7 +96,11 @@ def plain(value: Any) -> str | list[Any]:
 
 
 def text(value: Any) -> str:
-    """A cell for people."""
+    """A cell for people: one line, whatever stands in the value."""
+    return escaped(_text(value))
+
+
+def _text(value: Any) -> str:
     if value is None or value in ("", [], ()):
         return "-"
     if isinstance(value, (list, tuple)) and all(isinstance(item, (str, UUID)) for item in value):
@@ -119,7 +131,7 @@ def table(rows: Sequence[Facts], empty: str) -> str:
 def operator() -> str:
     """The login name of the machine's user who runs the command."""
     try:
-        return getpass.getuser()
+        return escaped(getpass.getuser())[:LONGEST_LOGIN]  # an environment variable may name it
     except (KeyError, OSError):
         return "unknown"
 

@@ -18,6 +18,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from inference_worker.contract.printable import escaped
 from kasbah.common.browsable import StrictBrowsableAPIRenderer
 
 # With their full-width forms, which some spreadsheets read alike.
@@ -34,7 +35,8 @@ def cell(value: object) -> str:
     if isinstance(value, int):
         return str(value)  # a number is no formula, though it may begin with a minus
     text = " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-    return f"'{text}" if text.lstrip(SPACES).startswith(STARTS) else text
+    mark = "'" if text.lstrip(SPACES).startswith(STARTS) else ""
+    return mark + escaped(text, lines=True)
 
 
 class Table:

@@ -13,6 +13,7 @@ from django.conf import settings
 from django.db import connections
 
 from inference_worker.contract.dumps import leave_no_dumps
+from inference_worker.contract.printable import LineFormatter
 from kasbah.common.checks import UnsafeDatabase, refuse_unsafe_role
 from kasbah.common.env import exit_on_wrong_setting
 from kasbah.common.stores import ForgetfulStore, refuse_forgetful
@@ -68,6 +69,14 @@ app.conf.update(
     },
 )
 app.autodiscover_tasks(["kasbah.audit", "kasbah.identity", "kasbah.serving", "kasbah.residency"])
+
+
+@signals.after_setup_logger.connect
+@signals.after_setup_task_logger.connect
+def _escape_lines(logger: Any = None, **_: object) -> None:
+    """Celery makes handlers of its own; what they write is escaped like every other line."""
+    for handler in logger.handlers:
+        handler.setFormatter(LineFormatter(handler.formatter._fmt if handler.formatter else None))
 
 
 @signals.worker_init.connect

@@ -16,6 +16,7 @@ from kasbah.common.session_settings import pinned
 HOST_NAME = r"\*|\.?[A-Za-z0-9_.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]"
 ORIGIN = r"https?://(\*\.)?[A-Za-z0-9_.\[\]:-]{1,260}"
 DATABASE_POOL = env.integer("DATABASE_POOL", 8, least=1, most=1000)  # connections, a process
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
@@ -211,7 +212,12 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 4 * 1024 * 1024
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
+    "formatters": {
+        "line": {
+            "()": "inference_worker.contract.printable.LineFormatter",
+            "format": "%(asctime)s %(levelname)s %(name)s %(message)s",
+        }
+    },
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": env.choice("LOG_LEVEL", "INFO", LOG_LEVELS)},
     # httpx and kombu would write addresses with their query or password at INFO

@@ -16,6 +16,7 @@ import msgspec
 from jsonschema import Draft202012Validator, ValidationError, validators
 
 from inference_worker.contract import canonical
+from inference_worker.contract.printable import escaped, first_unprintable, named
 from kasbah.common.errors import Invalid
 from kasbah.residency.jurisdictions import CODES
 from kasbah.residency.windows import Window, WindowInvalid, span
@@ -128,6 +129,8 @@ def validate(document: object) -> list[Problem]:
             return [Problem("", f"it is over {MAX_BYTES} bytes")]
     except (canonical.NotCanonical, RecursionError, UnicodeEncodeError) as error:
         return [Problem("", f"it has a value that no policy has: {error}")]
+    if unprintable := list(islice(_unprintable(document, ""), SHOWN)):
+        return unprintable
     structural = [
         Problem(_pointer(_place(error)), _message(error)) for error in islice(_validator().iter_errors(document), SHOWN)
     ]
@@ -137,6 +140,22 @@ def validate(document: object) -> list[Problem]:
         return list(islice(_contradictions(read(document)), SHOWN))
     except PolicyInvalid as error:
         return error.problems
+
+
+def _unprintable(value: object, pointer: str) -> Iterator[Problem]:
+    """Texts, keys too, that would change how what is printed around them is shown."""
+    if isinstance(value, str):
+        if (at := first_unprintable(value)) is not None:
+            message = f"character {at + 1} is {named(value[at])}, which is not taken; leave it out"
+            yield Problem(escaped(pointer), message)
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            place = f"{pointer}/{str(key).replace('~', '~0').replace('/', '~1')}"
+            yield from _unprintable(str(key), place)
+            yield from _unprintable(item, place)
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from _unprintable(item, f"{pointer}/{index}")
 
 
 def _pattern(validator: Any, pattern: str, instance: object, _schema: object) -> Iterator[ValidationError]:

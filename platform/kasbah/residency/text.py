@@ -18,6 +18,7 @@ from typing import Any
 
 import yaml
 
+from inference_worker.contract.printable import first_unprintable, named
 from kasbah.residency.document import MAX_BYTES, PolicyInvalid, Problem, validate
 
 MAX_DEPTH = 20  # a policy has seven levels
@@ -64,6 +65,9 @@ def parse(text: str, *, name: str = "policy") -> tuple[dict[str, Any], SourceMap
     if len(text.encode(errors="surrogatepass")) > MAX_BYTES:
         raise PolicyInvalid([Problem("", f"the {name} is over {MAX_BYTES} bytes")])
     text = text.removeprefix("\ufeff")
+    if (at := first_unprintable(text, lines=True)) is not None:  # comments are shown to people too
+        message = f"character {named(text[at])} is not taken; leave it out"
+        raise PolicyInvalid([Problem("", message, text.count("\n", 0, at) + 1)])
     reader = JsonReader(text) if text.lstrip()[:1] in {"{", "["} else YamlReader(text)
     try:
         document = reader.read()

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from django.utils import timezone
 
 from kasbah.audit.services import record
+from kasbah.common import validation
 from kasbah.common.errors import Conflict, Forbidden, Invalid
 from kasbah.identity.services import Actor, person_behind, require_approver, require_second_person
 from kasbah.residency.models import PolicyState, PolicyVersion
@@ -84,15 +85,14 @@ def reject_policy(actor: Actor, policy: Version, reason: str) -> Version:
     shelf = shelf_of(policy)
     shelf.require(actor, "approve")
     _check_person(actor, "rejected")
-    if not reason.strip() or len(reason) > 500:
-        raise Invalid("Say why, in at most 500 characters.", param="reason")
+    why = validation.check_reason(reason)
     with shelf.scope():
         shelf.lock()
         found = shelf.find(policy)
         _check_waiting(found)
         require_second_person(actor, proposal(found))
         found.reviewed_by_id, found.reviewed_at = actor.user_id, timezone.now()
-        found.state, found.reason = PolicyState.REJECTED, reason.strip()
+        found.state, found.reason = PolicyState.REJECTED, why
         found.save(update_fields=["reviewed_by", "reviewed_at", "state", "reason"])
         record(shelf.event("rejected", actor, found))
     return found

@@ -12,19 +12,12 @@ from django.utils import timezone
 from kasbah.audit.asked import Asked, AskedState
 from kasbah.audit.services import Event, record
 from kasbah.common import rls
-from kasbah.common.errors import Conflict, Invalid, NotFound
+from kasbah.common.errors import Conflict, NotFound
 from kasbah.common.isolation import Isolation
 from kasbah.identity.services import Permission, Proposal
 
 isolation = Isolation(logging.getLogger(__name__))
 Row = TypeVar("Row", bound=Asked)
-
-
-def words(reason: str) -> str:
-    """A reason that somebody gives. Raises Invalid."""
-    if not reason.strip() or len(reason) > 500:
-        raise Invalid("Give a reason, at most 500 characters.", param="reason")
-    return reason.strip()
 
 
 def waiting(row: Row) -> Row:

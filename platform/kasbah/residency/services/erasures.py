@@ -66,7 +66,7 @@ def request_erasure(actor: Actor, tenant: Tenant, wish: Wish, *, basis: str, rea
         person=wish.person,
         since=wish.since,
         until=(wish.until or timezone.now()) if wish.person else None,
-        words=asked.words(reason),
+        words=validation.check_reason(reason),
         requested_by=asker,
         requested_at=timezone.now(),
         expires_at=timezone.now() + lasts(),
@@ -108,7 +108,7 @@ def reject_erasure(actor: Actor, erasure: Erasure, reason: str) -> Erasure:
     with rls.tenant_scope(erasure.tenant_id):
         found = asked.waiting(erasure)
         reviewer = require_second_person(actor, asked.proposal(found))
-        asked.answer(found, AskedState.REJECTED, reviewer, rejection=asked.words(reason))
+        asked.answer(found, AskedState.REJECTED, reviewer, rejection=validation.check_reason(reason))
         record(_event(EventType.ERASURE_REJECTED, actor, found))
     return found
 

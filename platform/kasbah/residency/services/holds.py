@@ -80,15 +80,14 @@ def request_release(actor: Actor, hold: LegalHold, reason: str) -> LegalHold:
     Invalid."""
     require(actor, Permission.HOLD_RELEASE, hold.tenant_id)
     acting_person(actor)
-    if not reason.strip() or len(reason) > 500:
-        raise Invalid("Give a reason, at most 500 characters.", param="reason")
+    why = validation.check_reason(reason)
     with rls.tenant_scope(hold.tenant_id):
         found = _find(hold)
         asked = found.release_requested_at
         if asked is not None and timezone.now() < asked + RELEASE_LASTS and not _proposal(found).lapsed:
             raise Conflict("The release of this hold has been asked for; a second person releases it.")
         found.release_requested_by, found.release_requested_at = actor.user_id, timezone.now()
-        found.release_reason = reason.strip()
+        found.release_reason = why
         found.save(update_fields=["release_requested_by", "release_requested_at", "release_reason"])
         record(_event(EventType.HOLD_RELEASE_REQUESTED, actor, found))
     return found

@@ -46,7 +46,7 @@ def request_pruning(actor: Actor, tenant: Tenant, keep_days: int, *, reason: str
     row = PruningPolicy(
         tenant_id=tenant.id,
         keep_days=keep_days,
-        words=asked.words(reason),
+        words=validation.check_reason(reason),
         requested_by=acting_person(actor),
         requested_at=timezone.now(),
         expires_at=timezone.now() + lasts(),
@@ -96,7 +96,7 @@ def reject_pruning(actor: Actor, policy: PruningPolicy, reason: str) -> PruningP
     with rls.tenant_scope(policy.tenant_id):
         found = asked.waiting(policy)
         reviewer = require_second_person(actor, asked.proposal(found))
-        asked.answer(found, AskedState.REJECTED, reviewer, rejection=asked.words(reason))
+        asked.answer(found, AskedState.REJECTED, reviewer, rejection=validation.check_reason(reason))
         record(_event(EventType.PRUNING_REJECTED, actor, found))
     return found
 

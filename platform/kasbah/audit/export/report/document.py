@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from inference_worker.contract.printable import escaped
 from kasbah.audit.export.report.sections import (
     Block,
     Cell,
@@ -69,8 +70,8 @@ def _cell(cell: Cell, texts: Texts) -> Facts:
         case int():
             return {"kind": "number", "text": texts.number(cell)}
         case str():
-            return {"kind": "text", "text": cell}
+            return {"kind": "text", "text": escaped(cell)}
         case Name():
-            return {"kind": "name", "text": cell.text, "long": cell.long}
+            return {"kind": "name", "text": escaped(cell.text), "long": cell.long}
     links = [{"target": one.target, "title": one.title, "bare": one.bare} for one in cell]
     return {"kind": "links", "links": links, "comma": texts.comma}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
+from inference_worker.contract.printable import escaped
 from kasbah.audit.export.report.sections import (
     Block,
     Cell,
@@ -69,7 +70,7 @@ def _table(table: Table, texts: Texts) -> str:
     for row in table.rows:
         cells = [_cell(one, texts) for one in row]
         if not table.head:
-            cells[0] = f'<th scope="row">{escape(str(row[0]))}</th>'
+            cells[0] = f'<th scope="row">{_said(str(row[0]))}</th>'
         rows.append(f"<tr>{''.join(cells)}</tr>")
     return f"<table>{head}<tbody>{''.join(rows)}</tbody></table>"
 
@@ -79,10 +80,15 @@ def _cell(cell: Cell, texts: Texts) -> str:
         case int():
             return f'<td class="n">{texts.number(cell)}</td>'
         case str():
-            return f"<td>{escape(cell)}</td>"
+            return f"<td>{_said(cell)}</td>"
         case Name():
             return f"<td>{_code(cell)}</td>"
     return f"<td>{texts.comma.join(_link(one) for one in cell)}</td>"
+
+
+def _said(text: str) -> str:
+    """A text out of the log: HTML's marks and characters that would steer the page are both escaped."""
+    return escape(escaped(text))
 
 
 def _link(link: Link) -> str:
@@ -92,4 +98,4 @@ def _link(link: Link) -> str:
 
 def _code(name: Name) -> str:
     long = ' class="long"' if name.long else ""
-    return f'<code dir="ltr"{long}>{escape(name.text)}</code>' if name.text else ""
+    return f'<code dir="ltr"{long}>{_said(name.text)}</code>' if name.text else ""

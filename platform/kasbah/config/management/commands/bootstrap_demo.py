@@ -57,4 +57,4 @@ class Command(KasbahCommand):
             key_file=options["api_key_file"],
             new_key=options["new_key"] or env.switch("DEMO_NEW_KEY", ""),
         )
-        return bootstrap(command_actor(), wanted, self.stderr.write)
+        return bootstrap(command_actor(), wanted, self.say)

@@ -59,7 +59,7 @@ class Command(KasbahCommand):
         listener = listen(options["host"], options["port"])
         bound = listener.getsockname()
         shown = f"[{bound[0]}]" if listener.family == socket.AF_INET6 else bound[0]
-        self.stderr.write(f"Serving on http://{shown}:{bound[1]}")
+        self.say(f"Serving on http://{shown}:{bound[1]}")
         BoundedProtocol.most = connection_limit()
         server = uvicorn.Server(
             uvicorn.Config(

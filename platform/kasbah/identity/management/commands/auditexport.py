@@ -15,6 +15,7 @@ from uuid import UUID
 
 from django.core.management.base import CommandError
 
+from inference_worker.contract.printable import escaped
 from kasbah.audit.services import exports
 from kasbah.common import rls
 from kasbah.common.commands import Facts, KasbahCommand
@@ -146,7 +147,7 @@ def _folder(output: Path) -> Path:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(escaped(text), file=sys.stderr, flush=True)
 
 
 def _progress() -> Callable[[int, int], None]:

@@ -63,4 +63,4 @@ class Command(KasbahCommand):
         if progress.step != self._step or percent - self._shown >= STEP:
             self._step, self._shown = progress.step, percent
             done, total = progress.done / 2**20, progress.total / 2**20
-            self.stderr.write(f"{progress.step} {percent:3d} %  {done:,.0f} of {total:,.0f} MiB")
+            self.say(f"{progress.step} {percent:3d} %  {done:,.0f} of {total:,.0f} MiB")

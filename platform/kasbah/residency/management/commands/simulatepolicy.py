@@ -69,7 +69,7 @@ class Command(TenantCommand):
     def progress(self, events: int) -> None:
         """A line now and then."""
         if events % PROGRESS_EVERY == 0:
-            self.stderr.write(f"{events} events read")
+            self.say(f"{events} events read")
 
 
 @contextmanager

@@ -40,5 +40,5 @@ class Command(KasbahCommand):
                 raise CommandError(f"There is no worker {options['worker']}.")
             found = worker_impact(worker)
         for tenant in found.left_out:
-            self.stderr.write(f"Tenant {tenant}: its rules tell too many situations apart; only the first were asked.")
+            self.say(f"Tenant {tenant}: its rules tell too many situations apart; only the first were asked.")
         return list(rows(found))
