@@ -54,10 +54,12 @@ check: setup-platform lint
 	$(BIN)/pytest -q -n 4 --dist loadfile -m "$(NARROW)"
 
 # The quick tests two at once; then those that measure times or start the engine, one by one. Both always run.
+# The last lines say what was left out for want of which program.
 test: setup lint
-	@status=0; \
+	@status=0; left=$$(mktemp); export KASBAH_TEST_LEFT_OUT=$$left; \
 	$(BIN)/pytest -n 2 --dist loadfile -m "$(FAST)" || status=1; \
 	$(BIN)/pytest -m "not ($(FAST))" || status=1; \
+	cat $$left; rm -f $$left; \
 	exit $$status
 
 # An optional rival, in an environment of its own.

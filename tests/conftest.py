@@ -25,8 +25,11 @@ import ipaddress
 import os
 import secrets as random_secrets
 import shutil
+import signal
 import socket
 import tempfile
+import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -117,8 +120,18 @@ os.environ.update(
 )
 
 
+def _hear_signals() -> None:
+    """What a background job inherits ignored or blocked would be inherited by every process that a test starts."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_IGN:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
+
+
 def pytest_configure() -> None:
     """Load the settings now that the environment stands; pytest-django sets Django up once they are loaded."""
+    _hear_signals()
     from django.conf import settings
 
     assert settings.INSTALLED_APPS
@@ -330,7 +343,25 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.stash[LEFT_OUT] = counts
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker of xdist, which alone collects, tells the one that reports what it left out."""
+    if (output := getattr(session.config, "workeroutput", None)) is not None:
+        output["left_out"] = session.config.stash.get(LEFT_OUT, {})
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Every worker collects the same tests, so one answer is all."""
+    node.config.stash[LEFT_OUT] = getattr(node, "workeroutput", {}).get("left_out", {})
+
+
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Say what did not run, where everybody looks."""
-    for marker, count in config.stash.get(LEFT_OUT, {}).items():
-        terminalreporter.write_line(f"NOT RUN: {count} {OTHERS[marker][1]}.", yellow=True)
+    """Say what did not run, where everybody looks: also in the file that `make test` prints at its end."""
+    lines = [f"NOT RUN: {count} {OTHERS[marker][1]}." for marker, count in config.stash.get(LEFT_OUT, {}).items()]
+    reasons = Counter(str(report.longrepr[2]) for report in terminalreporter.stats.get("skipped", []))
+    lines += [f"NOT RUN: {count} tests; {reason.removeprefix('Skipped: ')}." for reason, count in reasons.items()]
+    for line in lines:
+        terminalreporter.write_line(line, yellow=True)
+    if lines and (path := os.environ.get("KASBAH_TEST_LEFT_OUT")):
+        with Path(path).open("a", encoding="utf-8") as file:
+            file.writelines(f"{line}\n" for line in lines)

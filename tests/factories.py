@@ -158,7 +158,7 @@ def content(of: Project, *, days: float = 0, level: str = "sealed", ceiling: int
         ContentKey.objects.create(
             id=key.id,
             tenant_id=tenant,
-            month=date(1900 + ContentKey.objects.filter(tenant_id=tenant).count(), 1, 1),  # one key a month
+            month=date(1970 + ContentKey.objects.filter(tenant_id=tenant).count(), 1, 1),  # one key a month
             wrapped=vault.wrap(tenant, key.id, key.key),
         )
         commitments = {"prompt": made.commitment}

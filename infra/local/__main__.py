@@ -117,10 +117,12 @@ def run(arguments: argparse.Namespace) -> int:
 def main() -> int:
     """Entry point. Exit status 0: all went well, 1: an explained problem, 2: a wrong word, 130: Ctrl-C."""
     from inference_worker.contract.settings import SettingError, check_arguments, exit_on_wrong_setting
+    from infra.local import interrupts
     from infra.local.problems import Problem, WrongWord
 
     with exit_on_wrong_setting():
         check_arguments(sys.argv)
+    interrupts.hear()
     arguments = parser().parse_args()
     try:
         check_words(arguments)

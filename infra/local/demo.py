@@ -10,13 +10,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-from infra.local import model, postgres, problems, processes, question, secrets, services, valkey
+from infra.local import interrupts, model, postgres, problems, processes, question, secrets, services, valkey
 from infra.local.home import REPOSITORY, Home, home
 from infra.local.postgres import Postgres
 from infra.local.problems import Problem
@@ -85,7 +84,7 @@ def main(*, bind: str, once: bool) -> int:
     host, port = problems.parse_bind(bind)
     place = home()
     place.create()
-    with place.lock("start a second time"), _ending_by_exception():
+    with place.lock("start a second time"), interrupts.heard():
         end_leftovers(place)
         check(place, host, port)
         demo = Demo(place, host, port, Supervisor(place.run, lambda text: say(f"  ! {text}")))
@@ -101,21 +100,6 @@ def main(*, bind: str, once: bool) -> int:
         finally:
             stop(demo)
     return 0
-
-
-@contextlib.contextmanager
-def _ending_by_exception() -> Iterator[None]:
-    """SIGTERM and the closing of the terminal end it like Ctrl-C."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def end_leftovers(place: Home) -> None:
@@ -235,6 +219,12 @@ def start_worker(demo: Demo, facts: Mapping[str, Any], broker_url: str, engine_p
     demo.supervisor.start("worker", Program(argv, environment, log, REPOSITORY, patience=30.0))
 
 
+def progress(taken: float, expected: float) -> float:
+    """How far a step seems that took `expected` seconds last time: it goes on for as long as it takes, below 1."""
+    ratio = taken / max(expected, 1.0)
+    return 0.9 * ratio if ratio < 1 else 1 - 0.1 / ratio
+
+
 def first_answer(demo: Demo, facts: Mapping[str, Any], step: Step, started: float) -> question.Answer:
     """Ask until the model answers, with a bar after the time it took last."""
     note = demo.place.run / "engine-seconds"
@@ -247,8 +237,10 @@ def first_answer(demo: Demo, facts: Mapping[str, Any], step: Step, started: floa
         demo.supervisor.look()
         if failing := [name for name, count in demo.supervisor.failures.items() if count >= TRIES]:
             raise question.Unanswered(f"{failing[0]} failed {TRIES} times")
-        step.fraction(min((time.monotonic() - started) / expected, 0.97))
-        step.note(reason)
+        taken = time.monotonic() - started
+        step.fraction(progress(taken, expected))
+        late = f"; longer than the {expected:.0f} s of last time" if taken > expected else ""
+        step.note(f"{reason}{late}")
 
     log = demo.place.logs / "worker.log"
     try:

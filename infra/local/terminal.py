@@ -82,7 +82,7 @@ class Step:
             return ""
         full = round(self._fraction * width)
         on, off = ("█", "░") if self._unicode else ("#", ".")
-        return f"{on * full}{off * (width - full)} {self._fraction:4.0%}"
+        return f"{on * full}{off * (width - full)} {int(self._fraction * 100):3d}%"
 
     def _line(self, text: str) -> None:
         self._out.write(f"\r\x1b[K{text}\n" if self._live else f"{text}\n")

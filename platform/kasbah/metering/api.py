@@ -16,6 +16,7 @@ from rest_framework.response import Response
 from kasbah.common.api import ListMixin, RetrieveMixin, StrictBody, StrictSerializer
 from kasbah.common.queries import read_parameters
 from kasbah.common.references import ReferenceField
+from kasbah.common.times import PeriodMixin, TimeField
 from kasbah.metering import services
 from kasbah.metering.models import Limit, LimitScope, Period, Usage
 
@@ -91,14 +92,14 @@ class UsageShown(serializers.ModelSerializer[Usage]):
         ]  # fmt: skip
 
 
-class UsageFilters(StrictSerializer):
+class UsageFilters(PeriodMixin, StrictSerializer):
     """Query parameters."""
 
     project = ReferenceField("identity.Project", required=False)
     api_key = serializers.UUIDField(required=False)
     deployment = serializers.CharField(required=False, max_length=63, help_text="Public name of the model.")
-    since = serializers.DateTimeField(required=False, source="created_at__gte")
-    until = serializers.DateTimeField(required=False, source="created_at__lt")
+    since = TimeField(required=False, source="created_at__gte")
+    until = TimeField(required=False, source="created_at__lt")
 
 
 class SummaryQuery(UsageFilters):

@@ -20,7 +20,7 @@ from django.conf import settings
 from inference_worker.contract import manifest
 from inference_worker.contract.manifest import FileEntry, ManifestMismatch
 from kasbah.common.errors import Conflict, Invalid, Unavailable
-from kasbah.registry.scan import scan
+from kasbah.registry.scan import refusal, survey
 from kasbah.registry.topology import Topology, topology_of
 
 LOCK = ".import.lock"
@@ -79,7 +79,14 @@ def admit(folder: Path, progress: Watcher | None = None) -> Admitted:
 
 def _look(folder: Path) -> Topology:
     """What the model is, when everything in `folder` may come in. Raises Invalid."""
-    return topology_of(scan(folder))
+    scanned, findings = survey(folder)
+    try:
+        topology = topology_of(scanned) if scanned is not None else {}
+    except Invalid as error:
+        findings.append(error.message.removesuffix("."))
+    if findings:
+        raise refusal(findings)
+    return topology
 
 
 def _keep(folder: Path, place: Path, files: tuple[FileEntry, ...], progress: Watcher | None) -> Topology:

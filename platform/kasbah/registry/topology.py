@@ -41,9 +41,8 @@ def topology_of(scanned: Scanned) -> Topology:
     for name, spellings in NAMES.items():
         if (value := _number(text, spellings)) is not None:
             facts[name] = value
-    for name in REQUIRED:
-        if not facts.get(name):
-            raise _invalid(NAMES[name][0], "is missing")
+    if missing := [NAMES[name][0] for name in REQUIRED if not facts.get(name)]:
+        raise _invalid(" is missing; ".join(missing), "is missing")
     _check_experts(facts)
     packed = "quantization_config" in config or "quantization_config" in text
     facts["packed"] = packed

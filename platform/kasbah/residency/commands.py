@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +13,7 @@ from django.core.management.base import CommandError
 from kasbah.common import rls
 from kasbah.common.commands import Facts, KasbahCommand
 from kasbah.common.numbers import LARGEST_VERSION, number_argument, whole_number
+from kasbah.common.times import time_argument
 from kasbah.identity.commands import acting_person, command_actor, find_tenant
 from kasbah.identity.models import Tenant
 from kasbah.identity.services import Actor
@@ -72,7 +72,10 @@ def add_activation(parser: ArgumentParser) -> None:
     """Who asks for an activation, and from when it holds. A second person looks at it first: approvepolicy."""
     parser.add_argument("--by", metavar="EMAIL", help="In whose name; needed for what a second person must approve.")
     parser.add_argument(
-        "--at", type=time_argument, metavar="TIME", help="From when on, such as 2027-01-01T00:00:00Z; else at once."
+        "--at",
+        type=time_argument,
+        metavar="TIME",
+        help="From when on, such as 2027-01-01T00:00:00Z; else at once.",
     )
 
 
@@ -84,17 +87,6 @@ def activate(policy: Version, options: Mapping[str, Any]) -> Version:
 def asker(options: Mapping[str, Any]) -> Actor:
     """The person of `--by`, else the platform itself. Raises CommandError."""
     return acting_person(options["by"]) if options["by"] else command_actor()
-
-
-def time_argument(value: str) -> datetime:
-    """A time with its zone. Raises ArgumentTypeError."""
-    try:
-        found = datetime.fromisoformat(value)
-    except ValueError as error:
-        raise ArgumentTypeError(f"{value!r} is not a time such as 2027-01-01T00:00:00Z") from error
-    if found.tzinfo is None:
-        raise ArgumentTypeError(f"{value!r} has no time zone; write it as 2027-01-01T00:00:00Z")
-    return found
 
 
 def read_text(path: str) -> str:

@@ -129,13 +129,14 @@ def validate(document: object) -> list[Problem]:
             return [Problem("", f"it is over {MAX_BYTES} bytes")]
     except (canonical.NotCanonical, RecursionError, UnicodeEncodeError) as error:
         return [Problem("", f"it has a value that no policy has: {error}")]
-    if unprintable := list(islice(_unprintable(document, ""), SHOWN)):
-        return unprintable
     structural = [
-        Problem(_pointer(_place(error)), _message(error)) for error in islice(_validator().iter_errors(document), SHOWN)
+        Problem(escaped(_pointer(_place(error))), escaped(_message(error)))
+        for error in islice(_validator().iter_errors(document), SHOWN)
     ]
     if structural or not isinstance(document, Mapping):
         return structural
+    if unprintable := list(islice(_unprintable(document, ""), SHOWN)):
+        return unprintable
     try:
         return list(islice(_contradictions(read(document)), SHOWN))
     except PolicyInvalid as error:

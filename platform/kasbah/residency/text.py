@@ -65,9 +65,6 @@ def parse(text: str, *, name: str = "policy") -> tuple[dict[str, Any], SourceMap
     if len(text.encode(errors="surrogatepass")) > MAX_BYTES:
         raise PolicyInvalid([Problem("", f"the {name} is over {MAX_BYTES} bytes")])
     text = text.removeprefix("\ufeff")
-    if (at := first_unprintable(text, lines=True)) is not None:  # comments are shown to people too
-        message = f"character {named(text[at])} is not taken; leave it out"
-        raise PolicyInvalid([Problem("", message, text.count("\n", 0, at) + 1)])
     reader = JsonReader(text) if text.lstrip()[:1] in {"{", "["} else YamlReader(text)
     try:
         document = reader.read()
@@ -84,7 +81,17 @@ def validate_text(text: str) -> tuple[dict[str, Any] | None, list[Problem]]:
         document, source = parse(text)
     except PolicyInvalid as error:
         return None, error.problems
+    if (found := check_source(text)) is not None:
+        return document, [found]
     return document, [replace(problem, line=source.line(problem.path) or 0) for problem in validate(document)]
+
+
+def check_source(text: str) -> Problem | None:
+    """What stands against the text itself, comments and all: they are shown to whoever approves it."""
+    if (at := first_unprintable(text.removeprefix("\ufeff"), lines=True)) is None:
+        return None
+    character = text.removeprefix("\ufeff")[at]
+    return Problem("", f"character {named(character)} is not taken; leave it out", text.count("\n", 0, at + 1) + 1)
 
 
 def below(pointer: str, part: str | int) -> str:

@@ -21,6 +21,7 @@ from kasbah.common.api import ManagementView, StrictSerializer
 from kasbah.common.errors import Invalid
 from kasbah.common.numbers import LARGEST_SIZE
 from kasbah.common.queries import NumberField, read_parameters
+from kasbah.common.times import TimeField
 
 MOST = 50_000  # events in one answer; a request must end while somebody waits for it
 
@@ -31,8 +32,8 @@ class ExportQuery(StrictSerializer):
     def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
         """`from` is a word of Python's."""
         return {
-            "from": serializers.DateTimeField(required=False, help_text="First moment; else the log's start."),
-            "to": serializers.DateTimeField(required=False, help_text="Up to this moment; else all there is."),
+            "from": TimeField(required=False, help_text="First moment; else the log's start."),
+            "to": TimeField(required=False, help_text="Up to this moment; else all there is."),
             "person": serializers.UUIDField(required=False, help_text="A user: what he did and what was done to him."),
             "model": serializers.RegexField(
                 "^[0-9a-f]{64}$", required=False, help_text="A version's digest: what is on record of it."

@@ -92,6 +92,8 @@ def choose(wanted: Wanted, actor: Any, under: str = "") -> Choice:
 
     Raises NotFound, Forbidden and Invalid, which name the parameter, and Unavailable.
     """
+    if wanted.since is not None and wanted.until is not None and wanted.since >= wanted.until:
+        raise Invalid("The period ends before it begins.", param="to")
     _check_may_open(wanted, actor)
     keep_while_read(wanted.tenant_id)
     log = Log.objects.filter(tenant_id=wanted.tenant_id).first()

@@ -9,6 +9,7 @@ from rest_framework import serializers
 
 from kasbah.common.api import StrictBody, StrictSerializer
 from kasbah.common.references import ReferenceField
+from kasbah.common.times import TimeField
 from kasbah.identity.models import (
     SLUG,
     AccountChange,
@@ -233,7 +234,7 @@ class ApiKeyCreate(StrictBody):
         default=False, help_text="true: it does not go down with whoever makes it; takes who manages members."
     )
     default_data_class = serializers.ChoiceField(DataClass.choices, required=False, allow_blank=True, default="")
-    expires_at = serializers.DateTimeField(required=False, allow_null=True, default=None)
+    expires_at = TimeField(required=False, allow_null=True, default=None)
 
 
 class Login(StrictBody):

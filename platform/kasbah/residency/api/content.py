@@ -15,6 +15,7 @@ from rest_framework.response import Response
 from kasbah.audit.models import LegalHold, Part
 from kasbah.common.api import ListMixin, ManagementView, RetrieveMixin, StrictBody, StrictSerializer
 from kasbah.common.references import ReferenceField
+from kasbah.common.times import TimeField
 from kasbah.identity.models import DataClass
 from kasbah.residency.services import disclosure, holds, retention
 from kasbah.residency.services.holds import Reach
@@ -60,8 +61,8 @@ class HoldBody(StrictBody):
     project = ReferenceField("identity.Project", required=False, source="project_id")
     data_class = serializers.ChoiceField(DataClass.choices, required=False)
     request_id = serializers.CharField(required=False, max_length=64, help_text="Of one request: req_...")
-    since = serializers.DateTimeField(required=False, help_text="Content stored from then on.")
-    until = serializers.DateTimeField(required=False, help_text="Content stored before then.")
+    since = TimeField(required=False, help_text="Content stored from then on.")
+    until = TimeField(required=False, help_text="Content stored before then.")
 
 
 class ReleaseBody(StrictBody):

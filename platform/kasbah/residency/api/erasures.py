@@ -14,6 +14,7 @@ from rest_framework.response import Response
 from kasbah.audit.asked import AskedState
 from kasbah.audit.models import Erasure, ErasureBasis
 from kasbah.common.api import ListMixin, RetrieveMixin, StrictBody, StrictSerializer
+from kasbah.common.times import DayField, TimeField
 from kasbah.residency.services import erasures
 from kasbah.residency.services.erasures import Wish
 
@@ -54,11 +55,11 @@ class ErasureBody(StrictBody):
 
     basis = serializers.ChoiceField(ErasureBasis.choices, help_text="own_decision: not before the policy's floor.")
     reason = serializers.CharField(max_length=500)
-    month = serializers.DateField(required=False, help_text="Its first day: all that was stored in it, by its key.")
+    month = DayField(required=False, help_text="Its first day: all that was stored in it, by its key.")
     request_id = serializers.CharField(required=False, max_length=64, help_text="req_...")
     person = serializers.UUIDField(required=False, help_text="A user (all that his keys asked for), or one API key.")
-    since = serializers.DateTimeField(required=False, help_text="Of a person: content stored from then on.")
-    until = serializers.DateTimeField(required=False, help_text="Of a person: content stored before then; else now.")
+    since = TimeField(required=False, help_text="Of a person: content stored from then on.")
+    until = TimeField(required=False, help_text="Of a person: content stored before then; else now.")
 
 
 class ErasureApproval(StrictBody):

@@ -11,6 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from kasbah.common.api import StrictBody
+from kasbah.common.times import TimeField
 from kasbah.identity.models import DataClass
 from kasbah.residency import services
 from kasbah.residency.api.versions import SHOWN, ActivationBody, PolicyBody, VersionShown, VersionsViewSet
@@ -36,7 +37,7 @@ class Question(StrictBody):
     found = serializers.BooleanField(
         default=False, help_text="Whether the policy's classifier finds something in its text, and raises it."
     )
-    at = serializers.DateTimeField(required=False, help_text="When it would be made; left out: now.")
+    at = TimeField(required=False, help_text="When it would be made; left out: now.")
 
 
 class Reason(serializers.Serializer[Any]):

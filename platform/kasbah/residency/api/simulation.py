@@ -16,6 +16,7 @@ from rest_framework.response import Response
 from kasbah.common import csvs
 from kasbah.common.api import ManagementViewSet, StrictBody
 from kasbah.common.errors import Invalid
+from kasbah.common.times import TimeField
 from kasbah.residency.models import Policy
 from kasbah.residency.services.simulation import Period, facts, simulate_policy
 from kasbah.residency.simulation import CHANGE_COLUMNS, Change
@@ -26,8 +27,8 @@ MOST_ROWS = 50_000  # of a table that is answered; the command writes any number
 class SimulationBody(StrictBody):
     """The period: `since` <= time < `until`; the last seven days unless it is said otherwise."""
 
-    since = serializers.DateTimeField(required=False)
-    until = serializers.DateTimeField(required=False)
+    since = TimeField(required=False)
+    until = TimeField(required=False)
 
 
 class Counts(serializers.Serializer[Any]):

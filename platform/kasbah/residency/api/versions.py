@@ -14,6 +14,7 @@ from kasbah.common.api import ListMixin, RetrieveMixin, StrictBody, StrictSerial
 from kasbah.common.errors import Invalid
 from kasbah.common.numbers import LARGEST_VERSION
 from kasbah.common.queries import NumberField, read_parameters
+from kasbah.common.times import TimeField
 from kasbah.residency import services
 from kasbah.residency.difference import difference
 from kasbah.residency.document import MAX_BYTES
@@ -57,7 +58,7 @@ class PolicyBody(StrictBody):
 class ActivationBody(StrictBody):
     """When."""
 
-    at = serializers.DateTimeField(required=False, help_text="From when on it decides; left out: at once.")
+    at = TimeField(required=False, help_text="From when on it decides; left out: at once.")
 
 
 class ApprovalBody(StrictBody):

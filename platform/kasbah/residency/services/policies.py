@@ -48,6 +48,8 @@ def check_policy(
         document, source = text.parse(given)
     except PolicyInvalid as error:
         return None, error.problems
+    if (found := text.check_source(given)) is not None:
+        return document, [found]
     return document, [replace(problem, line=source.line(problem.path) or 0) for problem in shelf.problems(document)]
 
 

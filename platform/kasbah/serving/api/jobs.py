@@ -13,6 +13,7 @@ from kasbah.common.access import AUTHENTICATED
 from kasbah.common.api import ListMixin, ManagementView, RetrieveMixin, StrictSerializer
 from kasbah.common.errors import NotFound
 from kasbah.common.references import ReferenceField
+from kasbah.common.times import PeriodMixin, TimeField
 from kasbah.identity.models import DataClass
 from kasbah.serving import services
 from kasbah.serving.models import Job, JobState
@@ -34,7 +35,7 @@ class JobShown(serializers.ModelSerializer[Job]):
         ]  # fmt: skip
 
 
-class JobFilters(StrictSerializer):
+class JobFilters(PeriodMixin, StrictSerializer):
     """Query parameters."""
 
     state = serializers.ChoiceField(JobState.choices, required=False)
@@ -44,8 +45,8 @@ class JobFilters(StrictSerializer):
     model = serializers.CharField(required=False, max_length=63, source="deployment__name")
     data_class = serializers.ChoiceField(DataClass.choices, required=False)
     site = serializers.CharField(required=False, max_length=63, source="site__slug")
-    since = serializers.DateTimeField(required=False, source="created_at__gte")
-    until = serializers.DateTimeField(required=False, source="created_at__lt")
+    since = TimeField(required=False, source="created_at__gte")
+    until = TimeField(required=False, source="created_at__lt")
 
 
 class JobViewSet(ListMixin, RetrieveMixin):

@@ -18,6 +18,7 @@ from kasbah.common import csvs, rls
 from kasbah.common.api import ManagementView, ManagementViewSet, StrictSerializer
 from kasbah.common.errors import Forbidden, Invalid
 from kasbah.common.queries import read_parameters
+from kasbah.common.times import TimeField
 from kasbah.identity.models import DataClass, Tenant
 from kasbah.residency.models import Policy
 from kasbah.serving.services.matrix import COLUMNS, MOST_CELLS, Asked, Matrix, tenant_matrix
@@ -32,7 +33,7 @@ class MatrixQuery(StrictSerializer):
     data_class = serializers.ChoiceField(DataClass.choices, required=False, help_text="One class; else all.")
     tags = serializers.RegexField(TAGS, required=False, help_text="Of the data, separated by commas.")
     purpose = serializers.CharField(required=False, max_length=63)
-    at = serializers.DateTimeField(required=False, help_text="The moment that time windows are compared with; now.")
+    at = TimeField(required=False, help_text="The moment that time windows are compared with; now.")
 
 
 class TenantMatrixQuery(MatrixQuery):

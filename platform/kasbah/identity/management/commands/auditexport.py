@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import time
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentParser
 from collections.abc import Callable
 from contextlib import closing
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -20,17 +19,9 @@ from kasbah.audit.services import exports
 from kasbah.common import rls
 from kasbah.common.commands import Facts, KasbahCommand
 from kasbah.common.numbers import LARGEST_SIZE, number_argument
+from kasbah.common.times import moment
 from kasbah.identity.commands import acting_person, command_actor, find_tenant, find_user
 from kasbah.identity.services import Actor
-
-
-def moment(text: str) -> datetime:
-    """A day or a time; without a zone it is UTC. Raises ArgumentTypeError."""
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise ArgumentTypeError(f"{text!r} is neither a day (2026-11-01) nor a time (2026-11-01T08:00Z)") from error
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 class Command(KasbahCommand):

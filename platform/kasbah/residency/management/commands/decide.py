@@ -7,10 +7,10 @@ from dataclasses import asdict
 from typing import Any
 
 from kasbah.common.commands import Facts
+from kasbah.common.times import time_argument
 from kasbah.identity.commands import TenantCommand
 from kasbah.identity.models import DataClass, Tenant
 from kasbah.residency import services
-from kasbah.residency.commands import time_argument
 
 
 class Command(TenantCommand):

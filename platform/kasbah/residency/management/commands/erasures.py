@@ -11,9 +11,9 @@ from django.core.management.base import CommandError
 
 from kasbah.audit.models import Erasure, ErasureBasis
 from kasbah.common.commands import Facts, uuid_argument
+from kasbah.common.times import BadTime, read_day, time_argument
 from kasbah.identity.commands import TenantCommand, acting_person, required
 from kasbah.identity.models import Tenant
-from kasbah.residency.commands import time_argument
 from kasbah.residency.services import erasures
 from kasbah.residency.services.erasures import Wish
 
@@ -81,9 +81,9 @@ class Command(TenantCommand):
 def month_argument(value: str) -> date:
     """The first day of a month. Raises ArgumentTypeError."""
     try:
-        return date.fromisoformat(f"{value}-01")
-    except ValueError as error:
-        raise ArgumentTypeError(f"{value!r} is not a month such as 2026-01") from error
+        return read_day(f"{value}-01")
+    except BadTime:
+        raise ArgumentTypeError(f"{value[:20]!a} is not a month such as 2026-01") from None
 
 
 def line(row: Erasure) -> Facts:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 
 from django.core.management.base import CommandError
-from django.utils.dateparse import parse_datetime
 
 from kasbah.audit.models import LegalHold
 from kasbah.common.commands import Facts, uuid_argument
+from kasbah.common.times import time_argument
 from kasbah.identity.commands import TenantCommand, acting_person, command_actor, find_project, required
 from kasbah.identity.models import DataClass, Tenant
 from kasbah.residency.services import holds
@@ -42,8 +41,12 @@ class Command(TenantCommand):
         parser.add_argument("--project", metavar="SLUG", help="Keep content of one project.")
         parser.add_argument("--data-class", choices=DataClass.values, default="", help="Keep content of one class.")
         parser.add_argument("--request", default="", metavar="ID", help="Keep content of one request.")
-        parser.add_argument("--since", metavar="TIME", help="Keep what was stored from then on (RFC 3339).")
-        parser.add_argument("--until", metavar="TIME", help="Keep what was stored before then (RFC 3339).")
+        parser.add_argument(
+            "--since", type=time_argument, metavar="TIME", help="Keep what was stored from then on (RFC 3339)."
+        )
+        parser.add_argument(
+            "--until", type=time_argument, metavar="TIME", help="Keep what was stored before then (RFC 3339)."
+        )
 
     def act(self, tenant: Tenant, **options: Any) -> Facts | Sequence[Facts]:
         """List or change."""
@@ -52,8 +55,8 @@ class Command(TenantCommand):
                 project_id=find_project(tenant, options["project"]).id if options["project"] else None,
                 data_class=options["data_class"],
                 request_id=options["request"],
-                since=_moment(options["since"], "--since"),
-                until=_moment(options["until"], "--until"),
+                since=options["since"],
+                until=options["until"],
             )
             actor, words = command_actor(), {name: options[name] for name in ("reason", "reference")}
             return line(holds.place_hold(actor, tenant, reach, **words))
@@ -72,16 +75,6 @@ class Command(TenantCommand):
         if verb == "release":
             return holds.release_hold(person, hold, required(options, "digest"))
         return holds.request_release(person, hold, options["reason"])
-
-
-def _moment(text: str | None, option: str) -> datetime | None:
-    try:
-        moment = parse_datetime(text) if text else None
-    except ValueError:
-        moment = None
-    if text and moment is None:
-        raise CommandError(f"{option}: {text!r} is not a time such as 2026-01-31T00:00:00Z.")
-    return moment
 
 
 def line(hold: LegalHold) -> Facts:
