@@ -56,6 +56,7 @@ WRONG: dict[str, tuple[str, ...]] = {
     "SYSLOG_PEN": NUMBERS,
     "IMPORT_DIR": (__file__,),
     "POLICY_REQUEST_DAYS": NUMBERS,
+    "REVIEW_WAIT_HOURS": NUMBERS,
     "CLASSIFIER": ("nowhere", "nowhere.at.all", "json.absent", "json.__doc__", "..", ":"),
     "LOG_LEVEL": ("loud", "info", "10"),
     "EGRESS_ALLOW": ("id.example", "id.example:x", "http://[x"),

@@ -69,6 +69,7 @@ READERS: tuple[Callable[[], object], ...] = (
     runtime.stream_hold,
     runtime.default_output,
     runtime.pool_size,
+    runtime.default_output,
     classifying.own_detector,
     demo_broker,
     demo_model,
