@@ -147,7 +147,7 @@ def _people(http: Http, root: APIClient, admin: APIClient, person: User) -> None
     http.call(root, "POST /api/tenants/", {"slug": factories.slug("t"), "name": "T"}, status=201)
     http.call(root, f"PATCH {tenants}/", {"name": "Renamed"})
     project = http.call(admin, f"POST {tenants}/projects/", {"slug": "p", "name": "P"}, status=201)
-    http.call(admin, f"PATCH {tenants}/projects/<uuid:pk>/", {"name": "Q"}, project["id"])
+    http.call(admin, f"PATCH {tenants}/projects/<str:pk>/", {"name": "Q"}, project["id"])
     _members(http, root, admin, person)
     key = http.call(admin, f"POST {tenants}/api-keys/", {"project": str(home.project.id), "name": "k"}, status=201)
     http.call(admin, f"POST {tenants}/api-keys/<uuid:pk>/revoke/", pk=key["id"])
@@ -252,22 +252,22 @@ def _content(http: Http, admin: APIClient, second: APIClient) -> None:
 def _platform(http: Http, root: APIClient, second: APIClient) -> None:
     site = {"slug": factories.slug("s"), "name": "S", "jurisdiction": "FR", "broker_url": "redis://127.0.0.1:1/0"}
     place = http.call(root, "POST /api/sites/", site, status=201)["id"]
-    http.call(root, "PATCH /api/sites/<uuid:pk>/", {"name": "Renamed"}, place)
+    http.call(root, "PATCH /api/sites/<str:pk>/", {"name": "Renamed"}, place)
     facts = {"folder": "model", "name": factories.slug("m"), "publisher": "P", "licence": "L", "family": "F"}
     version = http.call(root, "POST /api/versions/", facts, status=201)
     http.call(second, "POST /api/versions/<uuid:pk>/approve/", {"digest": version["approval_digest"]}, version["id"])
     serve = {"name": factories.slug("d"), "model_version": version["id"], "sites": [place]}
     deployment = http.call(root, "POST /api/deployments/", serve, status=201)["id"]
-    http.call(root, "PATCH /api/deployments/<uuid:pk>/", {"enabled": False}, deployment)
+    http.call(root, "PATCH /api/deployments/<str:pk>/", {"enabled": False}, deployment)
     grants = "/api/tenants/<slug:tenant>/grants/"
     grant = http.call(root, f"POST {grants}", {"deployment": deployment}, status=201)["id"]
     http.call(root, f"DELETE {grants}<uuid:pk>/", pk=grant, status=204)
     http.call(root, "POST /api/enrolment-tokens/", {"site": place}, status=201)
     for verb in ("cordon", "drain", "resume"):
-        http.call(root, f"POST /api/sites/<uuid:pk>/{verb}/", pk=place)
+        http.call(root, f"POST /api/sites/<str:pk>/{verb}/", pk=place)
     given_up = http.call(root, "POST /api/sites/", site | {"slug": factories.slug("site")}, status=201)["id"]
     for verb in ("drain", "retire"):
-        http.call(root, f"POST /api/sites/<uuid:pk>/{verb}/", pk=given_up)
+        http.call(root, f"POST /api/sites/<str:pk>/{verb}/", pk=given_up)
     worker = Worker.objects.create(site_id=place, name="w", public_key=b"k" * 32)
     for verb in ("approve", "cordon", "drain", "resume", "rotate-key", "revoke"):
         http.call(root, f"POST /api/workers/<uuid:pk>/{verb}/", pk=worker.id)
@@ -290,8 +290,8 @@ def _forwarding(http: Http, root: APIClient) -> None:
 def _keys(http: Http, root: APIClient) -> None:
     site = {"slug": factories.slug("s"), "name": "S", "jurisdiction": "FR", "broker_url": "redis://127.0.0.1:1/0"}
     place = root.post("/api/sites/", site, format="json").json()["id"]
-    http.call(root, "POST /api/sites/<uuid:pk>/keys/", pk=place, status=201)
-    http.call(root, "POST /api/sites/<uuid:pk>/keys/switch/", pk=place)
+    http.call(root, "POST /api/sites/<str:pk>/keys/", pk=place, status=201)
+    http.call(root, "POST /api/sites/<str:pk>/keys/switch/", pk=place)
     http.call(root, "POST /api/signing-keys/", status=201)
     http.call(root, "POST /api/signing-keys/rotation/")
     old = root.get("/api/signing-keys/").json()["data"][0]

@@ -16,12 +16,12 @@ urlpatterns = [
     path("signing-keys/", SigningKeysView.as_view(), name="signing-keys"),
     path("signing-keys/rotation/", SigningRotationView.as_view(), name="signing-key-rotation"),
     path("signing-keys/<uuid:pk>/revoke/", SigningKeyViewSet.as_view({"post": "revoke"}), name="signing-key-revoke"),
-    path("sites/<uuid:pk>/keys/", SiteKeyViewSet.as_view({"get": "rotation", "post": "begin"}), name="site-keys"),
-    path("sites/<uuid:pk>/keys/switch/", SiteKeyViewSet.as_view({"post": "switch"}), name="site-keys-switch"),
+    path("sites/<str:pk>/keys/", SiteKeyViewSet.as_view({"get": "rotation", "post": "begin"}), name="site-keys"),
+    path("sites/<str:pk>/keys/switch/", SiteKeyViewSet.as_view({"post": "switch"}), name="site-keys-switch"),
     path("receipts/<str:request_id>/", ReceiptView.as_view(), name="receipt"),
     path("tenants/<slug:tenant>/matrix/", MatrixView.as_view(), name="tenant-matrix"),
     path("matrix/", PlatformMatrixViewSet.as_view({"get": "list"}), name="matrix"),
-    path("sites/<uuid:pk>/impact/", SiteImpactViewSet.as_view({"get": "impact"}), name="site-impact"),
+    path("sites/<str:pk>/impact/", SiteImpactViewSet.as_view({"get": "impact"}), name="site-impact"),
     path("workers/<uuid:pk>/impact/", WorkerImpactViewSet.as_view({"get": "impact"}), name="worker-impact"),
     *router(
         [

@@ -66,6 +66,7 @@ class SiteImpactViewSet(ImpactViewSet):
     """A site taken out."""
 
     queryset = Site.objects.all()
+    named_by = "slug"
     access: ClassVar = {"impact": "site.manage"}
 
     @extend_schema(responses=ANSWERS)

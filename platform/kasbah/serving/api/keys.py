@@ -108,6 +108,7 @@ class SiteKeyViewSet(ManagementViewSet):
     """X25519 keys that payloads for a site are sealed for."""
 
     queryset = Site.objects.all()
+    named_by = "slug"
     serializer_class = RotationShown
     access: ClassVar = {"rotation": "site.manage", "begin": "site.manage", "switch": "site.manage"}
 
