@@ -56,7 +56,11 @@ class Http(Recorder):
 
     def call(self, who: APIClient, entrance: str, body: object = None, pk: object = "", status: int = 200) -> Any:
         method, pattern = entrance.split()
-        address = pattern.replace("<slug:tenant>", self.home.tenant.slug).replace("<uuid:pk>", str(pk))
+        address = (
+            pattern.replace("<slug:tenant>", self.home.tenant.slug)
+            .replace("<uuid:pk>", str(pk))
+            .replace("<str:pk>", str(pk))
+        )
         response = self.note(entrance, lambda: getattr(who, method.lower())(address, body, format="json"))
         assert response.status_code == status, response.content
         return response.json() if response.content else None
