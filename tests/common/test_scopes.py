@@ -42,6 +42,8 @@ PLATFORM = {
     "gateway/ledger.py": "writes what requests of many tenants leave, together; reads nothing but what it settles",
     "identity/management/commands/forwarders.py": "shows destinations, which may be of every log",
     "identity/management/commands/auditexport.py": "exports the system log, which belongs to no tenant",
+    "identity/management/commands/tenants.py": "lists all tenants",
+    "identity/management/commands/users.py": "lists the tenants of each person",
     "identity/commands.py": "finds a tenant by its name for a command",
     "identity/services/invitations.py": "a person's invitations are of many tenants; ends those that are over",
     "identity/services/issuing.py": "a person's keys are of many tenants",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import re
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -27,6 +28,9 @@ from kasbah.common.env import SettingError
 from kasbah.common.errors import KasbahError
 
 Facts = Mapping[str, Any]
+WIDTH = 160  # characters of a line in a table
+NARROWEST = 16  # characters that a cell keeps at least
+UUID_FORM = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 LONGEST_LOGIN = 64  # characters
 
 
@@ -43,7 +47,7 @@ class KasbahCommand(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         """Django's hook."""
         self.arguments(parser)
-        parser.add_argument("--json", action="store_true", help="Print one JSON document instead of text.")
+        parser.add_argument("--json", action="store_true", help="Print one JSON document, uncut.")
 
     def arguments(self, parser: ArgumentParser) -> None:
         """Declare what the command takes."""
@@ -119,13 +123,39 @@ def lines(facts: Facts) -> str:
 
 
 def table(rows: Sequence[Facts], empty: str) -> str:
-    """Columns as wide as their widest cell."""
+    """Columns within WIDTH: the widest are cut (…) where they must be, ids never; or else a block of lines a row."""
     if not rows:
         return empty
     names = list(rows[0])
     cells = [[name.replace("_", " ").upper() for name in names], *([text(row[name]) for name in names] for row in rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(names))]
-    return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells)
+    columns = list(zip(*cells, strict=True))
+    widths = _fitted([max(map(len, column)) for column in columns], [_least(column) for column in columns])
+    if widths is None:
+        return "\n\n".join(map(lines, rows))
+    return "\n".join("  ".join(_cut(c, w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells)
+
+
+def _fitted(widths: list[int], least: list[int]) -> list[int] | None:
+    """Widths that fit, the widest made narrower first; None where they cannot."""
+    too_much = sum(widths) + 2 * (len(widths) - 1) - WIDTH
+    while too_much > 0:
+        room = [width - floor for width, floor in zip(widths, least, strict=True)]
+        widest = max((i for i in range(len(widths)) if room[i] > 0), key=lambda i: widths[i], default=None)
+        if widest is None:
+            return None
+        widths[widest] -= 1
+        too_much -= 1
+    return widths
+
+
+def _least(column: tuple[str, ...]) -> int:
+    """How narrow a column may become: its heading stays whole, and so do ids, which people copy."""
+    kept = [cell for cell in column[1:] if len(cell) <= NARROWEST or UUID_FORM.fullmatch(cell)]
+    return min(max(map(len, column)), max(NARROWEST, len(column[0]), *map(len, kept), 0))
+
+
+def _cut(cell: str, width: int) -> str:
+    return cell.ljust(width) if len(cell) <= width else cell[: width - 1] + "…"
 
 
 def operator() -> str:

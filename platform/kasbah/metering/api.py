@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any, ClassVar
 from uuid import UUID
 
-from django.db.models import Count, F, Sum
-from django.db.models.functions import TruncDay
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.decorators import action
@@ -105,7 +103,7 @@ class UsageFilters(PeriodMixin, StrictSerializer):
 class SummaryQuery(UsageFilters):
     """Query parameters."""
 
-    by = serializers.ChoiceField(["day", "deployment", "project", "api_key"], default="day")
+    by = serializers.ChoiceField(services.GROUPS, default="day")
 
 
 class SummaryLine(serializers.Serializer[Any]):
@@ -140,22 +138,5 @@ class UsageViewSet(ListMixin, RetrieveMixin):
         query.is_valid(raise_exception=True)
         chosen = dict(query.validated_data)
         by = chosen.pop("by")
-        group = TruncDay("created_at") if by == "day" else F(by)
-        sums = (
-            self.rows()
-            .filter(**chosen)
-            .values(group=group)
-            .annotate(requests=Count("id"), prompt=Sum("prompt_tokens"), completion=Sum("completion_tokens"))
-            .order_by("group")
-        )
-        return Response(Summary({"groups": [_line(row) for row in sums]}).data)
-
-
-def _line(row: dict[str, Any]) -> dict[str, Any]:
-    group = row["group"]
-    return {
-        "group": group.date().isoformat() if hasattr(group, "date") else str(group),
-        "requests": row["requests"],
-        "prompt_tokens": row["prompt"],
-        "completion_tokens": row["completion"],
-    }
+        groups = services.sum_usage(self.rows().filter(**chosen), by)
+        return Response(Summary({"groups": groups}).data)

@@ -2,11 +2,12 @@
 
 from kasbah.metering.services.limits import LimitRecord, Limits, load_limits, remove_limit, set_limit
 from kasbah.metering.services.meter import DEFAULT_REQUESTS, DEFAULT_TOKENS, Meter, Reservation
-from kasbah.metering.services.usage import UsageRow, insert_usage, record_usage
+from kasbah.metering.services.usage import GROUPS, UsageRow, insert_usage, record_usage, sum_usage
 
 __all__ = [
     "DEFAULT_REQUESTS",
     "DEFAULT_TOKENS",
+    "GROUPS",
     "LimitRecord",
     "Limits",
     "Meter",
@@ -17,4 +18,5 @@ __all__ = [
     "record_usage",
     "remove_limit",
     "set_limit",
+    "sum_usage",
 ]

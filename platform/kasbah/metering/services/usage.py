@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 from django.db import connection as django_connection
+from django.db.models import Count, F, QuerySet, Sum
+from django.db.models.functions import TruncDay
 
 from kasbah.common.database import Connection
-from kasbah.metering.models import LimitScope
+from kasbah.metering.models import LimitScope, Usage
 
 # One statement whatever the number of rows. A job is settled once: its second row is ignored.
 INSERT = """
@@ -29,6 +32,9 @@ NARROWER = {
     LimitScope.PROJECT.value: "project_id",
     LimitScope.API_KEY.value: "api_key_id",
 }
+
+
+GROUPS = ("day", "deployment", "project", "api_key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,3 +71,22 @@ async def used_since(connection: Connection, tenant_id: UUID, scope: str, subjec
     question = f"{SUM} AND {NARROWER[scope]} = %s"
     row = await (await connection.execute(question, [tenant_id, start, subject_id])).fetchone()
     return int(row[0]) if row else 0
+
+
+def sum_usage(rows: QuerySet[Usage], by: str) -> list[dict[str, Any]]:
+    """Requests and tokens of `rows` in groups by one of GROUPS; `group` is a day in UTC, a model's name or an id."""
+    group = TruncDay("created_at", tzinfo=UTC) if by == "day" else F(by)
+    sums = (
+        rows.values(group=group)
+        .annotate(requests=Count("id"), prompt=Sum("prompt_tokens"), completion=Sum("completion_tokens"))
+        .order_by("group")
+    )
+    return [
+        {
+            "group": row["group"].date().isoformat() if by == "day" else str(row["group"]),
+            "requests": row["requests"],
+            "prompt_tokens": row["prompt"],
+            "completion_tokens": row["completion"],
+        }
+        for row in sums
+    ]
