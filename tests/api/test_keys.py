@@ -75,7 +75,7 @@ def test_a_sites_key_by_api(root, platform):
 
 def test_the_command_waits_and_says_for_whom(platform):
     with pytest.raises(CommandError, match=rf"1 live workers .*\({platform.worker.name} "):
-        run("ticket", "--wait", "0.1")
+        run("ticket", "--wait", "1")
     status = run("ticket", "--status")
     assert status["missing"] == [f"{platform.worker.name} ({platform.site.slug})"]
     forced = run("ticket", "--force")

@@ -91,9 +91,11 @@ def test_from_a_folder_to_a_granted_deployment(root, as_user, platform, home, im
     path = f"/api/versions/{version.json()['id']}/"
     deployment = {"name": "mixtral", "model_version": version.json()["id"], "sites": [platform.ids["sites"]]}
     assert root.post("/api/deployments/", deployment).status_code == 409
-    assert error(root.post(f"{path}approve/"))["code"] == "second_person"
+    seen = {"digest": version.json()["approval_digest"]}
+    assert error(root.post(f"{path}approve/"))["param"] == "digest"
+    assert error(root.post(f"{path}approve/", seen))["code"] == "second_person"
     second = as_user(factories.user(is_platform_admin=True))
-    assert second.post(f"{path}approve/").json()["stage"] == "approved"
+    assert second.post(f"{path}approve/", seen).json()["stage"] == "approved"
     made = root.post("/api/deployments/", deployment)
     assert made.status_code == 201, made.content
     grants = f"/api/tenants/{home.tenant.slug}/grants/"

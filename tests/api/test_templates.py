@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -48,8 +49,13 @@ def test_one_that_is_not_there(admin):
     assert "Known: european-union" in answer.json()["error"]["message"]
 
 
-def typed(line, folder):
-    """One line of the guide: a command, perhaps with its output into a file. Answers what it printed."""
+def typed(line, folder, known=None):
+    """One line of the guide: a command, with its output into a file, or SEEN=$(...). Answers what it printed."""
+    if line.startswith("SEEN=$("):
+        found = subprocess.run(shlex.split(line[7:-1]), cwd=folder, capture_output=True, text=True, check=True)
+        known["SEEN"] = found.stdout.strip()
+        return ""
+    line = line.replace("$SEEN", (known or {}).get("SEEN", ""))
     python, manage, name, *flags = shlex.split(line)
     assert (python, manage) == ("python", "manage.py")
     target = None
@@ -70,7 +76,8 @@ def test_the_guide_can_be_followed(tmp_path):
     create_site(factories.SYSTEM, "rabat", "Rabat", "MA", "redis://127.0.0.1:1/0")
     create_site(factories.SYSTEM, "paris", "Paris", "FR", "redis://127.0.0.1:1/0")
     assert BLOCK is not None
-    *_, decided = [typed(line, tmp_path) for line in BLOCK[1].splitlines()]
+    known = {}
+    *_, decided = [typed(line, tmp_path, known) for line in BLOCK[1].splitlines()]
     with rls.platform_scope():
         assert Policy.objects.get(tenant__slug="finance").state == "active"
         assert Site.objects.count() == 2

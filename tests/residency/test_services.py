@@ -307,7 +307,7 @@ async def test_sites_sealed_under_another_key_are_said_to_be(
     from kasbah.common import sealed
 
     await sync_to_async(site)()
-    monkeypatch.setattr(sealed, "_kek", lambda: b"\0" * 32)
+    monkeypatch.setattr(sealed, "kek", lambda: b"\0" * 32)
     async with database.transaction(None) as link:
         with pytest.raises(Unavailable, match="KASBAH_KEK"):
             await services.load_sites(link)

@@ -301,8 +301,8 @@ class TestCommand:
         [
             (("--policy", "9"), "no policy 9"),
             (("--policy", "x"), "neither an id nor a number"),
-            (("--policy", "1", "--days", "0"), "at least 1"),
-            (("--policy", "1", "--days", "93"), "92 days"),
+            (("--policy", "1", "--days", "0"), "days from 1 to 92"),
+            (("--policy", "1", "--days", "93"), "days from 1 to 92"),
             (("--file", "/nonexistent"), "Cannot read"),
             (("--policy", "1", "--csv", "/nonexistent/x"), "Cannot write"),
         ],
