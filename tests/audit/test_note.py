@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 
 import pytest
@@ -10,6 +11,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from kasbah.audit.log.note import COSIGNATURE, ED25519, BadNote, Checkpoint, Key, Note, sign
 
 # C2SP signed-note, section "Example".
+ROOT = base64.b64encode(bytes(32)).decode()
+MATERIAL = base64.b64encode(b"\x01" + bytes(32)).decode()
 VKEY = "example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k"
 EXAMPLE = (
     "This is an example message.\n\n— example.com/foo "
@@ -76,5 +79,27 @@ def test_malformed_checkpoints(text: str) -> None:
 
 @pytest.mark.parametrize("vkey", ["", "a+b", VKEY.replace("530d903a", "530d903b"), VKEY[:-4], "a b+00000000+AAAA"])
 def test_malformed_keys(vkey: str) -> None:
+    with pytest.raises(BadNote):
+        Key.parse(vkey)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "log\n" + "9" * 5000 + "\n" + ROOT + "\n",
+        "log\n" + "9" * 17 + "\n" + ROOT + "\n",
+        "log\n\u0665\n" + ROOT + "\n",
+        "log\n05\n" + ROOT + "\n",
+        "log\n5\n\u00e9\n",
+        "log\n5\n" + ROOT[:-1] + "\n",
+    ],
+)
+def test_no_number_and_no_letter_makes_a_checkpoint_fail_otherwise(text: str) -> None:
+    with pytest.raises(BadNote):
+        Checkpoint.parse(text)
+
+
+@pytest.mark.parametrize("vkey", ["\udcff+00000000+" + MATERIAL, "log+\u0660+" + MATERIAL, "log+00000000+\u00e9"])
+def test_no_letter_makes_a_key_fail_otherwise(vkey: str) -> None:
     with pytest.raises(BadNote):
         Key.parse(vkey)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import subprocess
 import sys
 import threading
@@ -11,10 +12,10 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from kasbah.audit.log import merkle
+from kasbah.audit.log import merkle, note
 from kasbah.audit.log.note import Key, Note
 from kasbah.audit.witness import __main__ as command
-from kasbah.audit.witness.cosigning import Witness, request
+from kasbah.audit.witness.cosigning import StateDamaged, Witness, request
 from tests.audit.bundles import ORIGIN, Signed, event, signed
 
 
@@ -31,6 +32,39 @@ def witness(tmp_path: Path, log: Signed) -> Witness:
 def asked(log: Signed, old: int, size: int) -> str:
     proof = merkle.consistency_proof(old, size, log.tree().node) if old else []
     return request(old, tuple(proof), str(log.checkpoint(size)))
+
+
+def signed_by(log: Signed, text: str) -> str:
+    """A note of the log's, whatever its text."""
+    return str(Note(text, (note.sign(text, log.key, log.private.sign),)))
+
+
+@pytest.mark.parametrize(
+    "kept", [b"\xff", b"", b"junk", b"another/log\n0\n47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\n"]
+)
+def test_a_damaged_memory_signs_nothing(witness: Witness, log: Signed, kept: bytes) -> None:
+    assert witness.add_checkpoint(asked(log, 0, 3)).status == 200
+    witness._path(ORIGIN).write_bytes(kept)
+    for old in (0, 3):
+        with pytest.raises(StateDamaged, match="put its copy back"):
+            witness.add_checkpoint(asked(log, old, 9))
+    assert witness._path(ORIGIN).read_bytes() == kept
+
+
+def test_what_a_carried_file_says_is_printed_without_what_a_terminal_obeys(
+    tmp_path: Path, log: Signed, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(["key", "--name", "w", "--state", str(tmp_path / "state")]) == 0
+    said = str(log.checkpoint(3)).replace("test/audit", "\u202e\x9b31m")
+    (tmp_path / "request").write_text(request(0, (), said), encoding="utf-8")
+    given = ["--name", "w", "--state", str(tmp_path / "state"), "--log", log.key.vkey(), str(tmp_path / "request")]
+    capsys.readouterr()
+    assert command.main(["sign", *given]) == 1
+    shown = capsys.readouterr().err
+    assert "does not watch" in shown
+    assert all(letter.isprintable() for letter in shown.rstrip("\n"))
+    assert command.main(["sign", *given[:-1], "\udcff"]) == 2
+    assert "not UTF-8" in capsys.readouterr().err
 
 
 def test_it_cosigns_what_grows_and_remembers(witness: Witness, log: Signed) -> None:
@@ -89,6 +123,7 @@ def test_by_hand_by_file(tmp_path: Path, log: Signed) -> None:
         (["sign", "--name", "w", "--log", "LOG", "-"], "make a key with the command `key`"),
         (["serve", "--name", "w", "--log", "LOG", "--bind", "nowhere"], "--bind takes HOST:PORT"),
         (["serve", "--name", "w", "--log", "LOG", "--bind", "127.0.0.1:" + "9" * 5_000], "--bind takes HOST:PORT"),
+        (["serve", "--name", "w", "--log", "LOG", "--bind", "127.0.0.1:00000099999"], "--bind takes HOST:PORT"),
         (["sign", "--name", "w", "--log", "LOG", "absent"], "absent: No such file"),
     ],
 )
@@ -120,7 +155,7 @@ def test_over_http(witness: Witness, log: Signed, monkeypatch: pytest.MonkeyPatc
             ready.set()
             super().serve_forever(poll_interval)
 
-    ready = threading.Event()
+    ready, b64root = threading.Event(), base64.b64encode(bytes(32)).decode()
     monkeypatch.setattr(command, "ThreadingHTTPServer", Server)
     thread = threading.Thread(target=command._serve, args=(witness, "127.0.0.1:0"))
     thread.start()
@@ -139,6 +174,14 @@ def test_over_http(witness: Witness, log: Signed, monkeypatch: pytest.MonkeyPatc
         assert post("/elsewhere", b"x")[0] == 404
         assert post("/add-checkpoint", bytes(command.LARGEST + 1))[0] == 413
         assert post("/add-checkpoint", b"\xff")[0] == 400
+        for size, root in (("9" * 5_000, b64root), ("9", "\u00e9"), ("\u0669", b64root)):
+            said = signed_by(log, f"{ORIGIN}\n{size}\n{root}\n")
+            assert post("/add-checkpoint", request(9, (), said).encode())[0] == 400
+        foreign = request(9, (), str(log.checkpoint(12))).replace("old 9\n", "old 9\n\u00e9\n")
+        assert post("/add-checkpoint", foreign.encode())[0] == 400
+        witness._path(ORIGIN).write_bytes(b"\xff")  # its own memory is damaged: no signature, and a sentence
+        status, said = post("/add-checkpoint", asked(log, 9, 12).encode())
+        assert (status, "its keeper must look" in said) == (500, True)
     finally:
         servers[0].shutdown()
         thread.join(10)

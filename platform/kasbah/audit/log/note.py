@@ -7,7 +7,6 @@ holds the 4-byte key id and the signature.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from kasbah.audit.log.merkle import HASH
+from kasbah.common.numbers import LARGEST_SIZE, whole_number
 
 ED25519, COSIGNATURE = 0x01, 0x04  # signature types
 DASH = "\u2014 "
@@ -59,9 +59,10 @@ class Key:
             name, key_id, material = parts
             raw = base64.b64decode(material, validate=True)
             key = cls(name, raw[0], raw[1:])
-        except (ValueError, IndexError, binascii.Error) as error:
+            found = key.id.hex()
+        except (ValueError, IndexError) as error:
             raise BadNote(f"not a verifier key (NAME+ID+KEY): {vkey[:100]}") from error
-        if key.id.hex() != key_id:
+        if found != key_id:
             raise BadNote(f"{name}: the key's id is not that of the key")
         return key
 
@@ -140,14 +141,14 @@ class Checkpoint:
         lines = text.split("\n")
         if len(lines) < 4 or not lines[0] or lines[-1] or any(not line for line in lines[3:-1]):
             raise BadNote("a checkpoint has origin, size and root on three lines")
-        size = lines[1]
+        size = whole_number(lines[1], 0, LARGEST_SIZE)
         try:
             root = base64.b64decode(lines[2], validate=True)
-        except binascii.Error as error:
+        except ValueError as error:  # binascii.Error is one; letters beyond ASCII raise another
             raise BadNote("the root of a checkpoint is base64") from error
-        if not size.isascii() or not size.isdigit() or str(int(size)) != size or len(root) != HASH:
-            raise BadNote("a checkpoint has a decimal size and a root of 32 bytes")
-        return cls(lines[0], int(size), root)
+        if size is None or len(root) != HASH:
+            raise BadNote("a checkpoint has a decimal size, of at most 2^53-1, and a root of 32 bytes")
+        return cls(lines[0], size, root)
 
 
 def lines_of(hashes: Sequence[bytes]) -> list[str]:
@@ -164,7 +165,7 @@ def _signature(line: str) -> Signature:
     name, _, encoded = line.removeprefix(DASH).partition(" ")
     try:
         raw = base64.b64decode(encoded, validate=True)
-    except (binascii.Error, ValueError):
+    except ValueError:
         raw = b""
     if not line.startswith(DASH) or not name or len(raw) < 5:
         raise BadNote("a signature line is an em dash, a name and base64")

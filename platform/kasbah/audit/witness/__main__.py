@@ -14,6 +14,8 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from inference_worker.contract.printable import escaped
+from inference_worker.contract.settings import SettingError, check_arguments
 from kasbah.audit.log.merkle import HASH
 from kasbah.audit.log.note import COSIGNATURE, Key
 from kasbah.audit.witness.cosigning import Answer, Witness
@@ -30,8 +32,10 @@ Over HTTP:           python -m kasbah.audit.witness serve --name ... --state ./w
 
 def main(argv: list[str] | None = None) -> int:
     """Run. Returns the exit status."""
-    arguments = parser().parse_args(argv)
+    given = sys.argv[1:] if argv is None else argv
     try:
+        check_arguments(["", *given])
+        arguments = parser().parse_args(given)
         if arguments.command == "key":
             return _make_key(arguments.name, arguments.state)
         witness = _witness(arguments)
@@ -39,11 +43,17 @@ def main(argv: list[str] | None = None) -> int:
             return _sign(witness, arguments.file)
         return _serve(witness, arguments.bind)
     except OSError as error:
-        print(f"{error.filename or arguments.command}: {error.strerror or error}", file=sys.stderr)
-        return 1
+        return _fail(f"{error.filename or given[0]}: {error.strerror or error}")
+    except SettingError as error:
+        return _fail(str(error), 2)
     except ValueError as error:  # note.BadNote is one
-        print(error, file=sys.stderr)
-        return 1
+        return _fail(str(error))
+
+
+def _fail(message: str, status: int = 1) -> int:
+    """Say it, without what a terminal would obey: a name may come from a file that was carried here."""
+    print(escaped(message, lines=True), file=sys.stderr)
+    return status
 
 
 def parser() -> argparse.ArgumentParser:
@@ -114,14 +124,16 @@ def _witness(arguments: argparse.Namespace) -> Witness:
 def _sign(witness: Witness, path: Path) -> int:
     text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
     answer = witness.add_checkpoint(text)
-    print(answer.body, end="", file=sys.stdout if answer.status == 200 else sys.stderr)
-    return 0 if answer.status == 200 else 1
+    if answer.status != 200:
+        return _fail(answer.body.rstrip("\n"))
+    print(answer.body, end="")
+    return 0
 
 
 def server(witness: Witness, bind: str) -> ThreadingHTTPServer:
     """What answers add-checkpoint at `bind` (HOST:PORT). Raises OSError, ValueError."""
     host, _, port = bind.rpartition(":")
-    if not host or not (port.isascii() and port.isdigit() and int(port[:6]) <= MAX_PORT):
+    if not host or (number := whole_number(port, 0, MAX_PORT)) is None:
         raise ValueError(f"--bind takes HOST:PORT, such as 127.0.0.1:8090, and not {bind!r}")
 
     class Handler(BaseHTTPRequestHandler):
@@ -150,7 +162,12 @@ def server(witness: Witness, bind: str) -> ThreadingHTTPServer:
                 text = self.rfile.read(size).decode()
             except UnicodeDecodeError:
                 return self._send(Answer(400, "not UTF-8\n"))
-            return self._send(witness.add_checkpoint(text))
+            try:
+                answer = witness.add_checkpoint(text)
+            except (OSError, ValueError) as error:  # its own folder is damaged, full or gone: nothing was signed
+                self.log_error("%s", error)
+                answer = Answer(500, "this witness cannot read or keep what it has seen; its keeper must look\n")
+            return self._send(answer)
 
         def _send(self, answer: Answer) -> None:
             body = answer.body.encode()
@@ -160,7 +177,7 @@ def server(witness: Witness, bind: str) -> ThreadingHTTPServer:
             self.end_headers()
             self.wfile.write(body)
 
-    return ThreadingHTTPServer((host.strip("[]"), int(port)), Handler)
+    return ThreadingHTTPServer((host.strip("[]"), number), Handler)
 
 
 def _serve(witness: Witness, bind: str) -> int:

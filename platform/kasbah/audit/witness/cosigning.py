@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import fcntl
 import hashlib
 import re
@@ -37,6 +36,10 @@ def request(old: int, proof: tuple[bytes, ...], checkpoint: str) -> str:
     return "\n".join([f"old {old}", *lines_of(proof)]) + "\n\n" + checkpoint
 
 
+class StateDamaged(ValueError):
+    """What the witness has seen of a log cannot be read. It signs nothing for that log until its keeper has looked."""
+
+
 class Witness:
     """One witness with one key. `logs` are the keys of those that it watches, by origin:
     several where one has followed another."""
@@ -48,7 +51,7 @@ class Witness:
         self.key = Key(name, COSIGNATURE, private.public_key().public_bytes_raw())
 
     def add_checkpoint(self, text: str) -> Answer:
-        """Answer one request of tlog-witness, section add-checkpoint."""
+        """Answer one request of tlog-witness, section add-checkpoint. Raises StateDamaged, OSError."""
         try:
             old, proof, signed = _parsed(text)
             said = Checkpoint.parse(signed.text)
@@ -87,10 +90,16 @@ class Witness:
         return Answer(200, note.sign(signed.text, self.key, self._private.sign, time=moment).line())
 
     def _last(self, origin: str) -> Checkpoint:
+        path = self._path(origin)
         try:
-            return Checkpoint.parse(self._path(origin).read_text(encoding="utf-8"))
+            found = Checkpoint.parse(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return Checkpoint(origin, 0, EMPTY)
+        except ValueError as error:  # BadNote, not UTF-8
+            raise StateDamaged(f"{path} does not hold what was seen of {origin}; put its copy back") from error
+        if found.origin != origin:
+            raise StateDamaged(f"{path} is about {found.origin} and not about {origin}; put its copy back")
+        return found
 
     def _path(self, origin: str) -> Path:
         return self._folder / hashlib.sha256(origin.encode()).hexdigest()[:32]
@@ -104,6 +113,6 @@ def _parsed(text: str) -> tuple[int, list[bytes], Note]:
         raise BadNote("a request has the old size, at most 63 hashes, an empty line and a checkpoint")
     try:
         proof = [base64.b64decode(one, validate=True) for one in hashes]
-    except binascii.Error as error:
+    except ValueError as error:
         raise BadNote("a hash of the proof is not base64") from error
     return int(match[1]), proof, Note.parse(rest)
