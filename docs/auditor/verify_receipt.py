@@ -319,6 +319,8 @@ def receipt_in(data: bytes, path: str) -> bytes:
                 raise Rejected(
                     "malformed", f"{path} holds {len(found)} receipts (dossier/receipt-*.json); take one out"
                 )
+            if found[0].compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise Rejected("malformed", f"{path} is packed in a way that no dossier is")
             with archive.open(found[0]) as file:
                 return file.read(MAX_DOCUMENT + 1)
     except (
@@ -329,6 +331,7 @@ def receipt_in(data: bytes, path: str) -> bytes:
         LookupError,
         EOFError,
         RuntimeError,
+        OverflowError,
         OSError,
     ) as error:
         raise Rejected("malformed", f"{path} is a damaged archive, or an encrypted one: {error}") from error

@@ -68,6 +68,29 @@ def test_an_honest_export_holds(check: Callable[..., str], log: Signed, bundle: 
     assert log.bundle() == bundle  # the same range gives the same bytes
 
 
+def test_it_says_what_it_found_whatever_the_terminal_writes(tmp_path: Path) -> None:
+    """A name in another script, on a machine whose output is ASCII alone; the control is Python's own way."""
+    log = signed(tmp_path / "log", [event(0, type="\u062a\u0633\u062a.\u65e5\u672c")])
+    (tmp_path / "export.zip").write_bytes(log.bundle())
+    (tmp_path / "verify.py").write_text(joined.program(), encoding="utf-8")
+    command = [sys.executable, str(tmp_path / "verify.py"), str(tmp_path / "export.zip"), "--key", log.key.vkey()]
+    environment = {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\\u062a\\u0633\\u062a.\\u65e5\\u672c" in done.stdout
+    assert done.stdout.endswith("holds\n")
+    control = [sys.executable, "-c", "print('\u062a')"]
+    assert subprocess.run(control, capture_output=True, check=False, env=environment).returncode == 1
+
+
+@pytest.mark.parametrize("number", ["-1", "9" * 5_000, "\u0661", "1_0", "x"])
+def test_a_number_of_witnesses_is_a_small_one(number: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        program.main(["export.zip", "--key", "k", f"--witnesses={number}"])
+    assert ended.value.code == 2
+    assert len(capsys.readouterr().err) < 2_000
+
+
 def test_it_runs_with_the_standard_library_alone_out_of_the_export(tmp_path: Path, log: Signed, bundle: bytes) -> None:
     (tmp_path / "export.zip").write_bytes(bundle)
     with zipfile.ZipFile(io.BytesIO(bundle)) as archive:

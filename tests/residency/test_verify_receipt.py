@@ -10,6 +10,7 @@ import random
 import re
 import shlex
 import shutil
+import struct
 import subprocess
 import sys
 import zipfile
@@ -370,6 +371,33 @@ def test_lists_of_keys_are_read_as_they_came(desk: Desk, worker: Worker, came: s
     assert desk.run(came, "--worker-key", "workers.json") == (2, "", "usage"), "a key that was revoked counts no more"
 
 
+def packed(method: int, *, damage: bool = False) -> bytes:
+    """A dossier packed in a way that no export is."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", method) as archive:
+        archive.writestr("dossier/receipt-1.json", b"{}" * 200)
+    data = bytearray(made.getvalue())
+    if damage:
+        begin = 30 + len("dossier/receipt-1.json") + 9
+        data[begin : begin + 5] = b"\xff" * 5
+    return bytes(data)
+
+
+def far_away(offset: int) -> bytes:
+    """A dossier whose receipt is said to stand at an offset of 64 bits (APPNOTE 4.5.3)."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        archive.writestr("MANIFEST.json", "{}")
+        archive.writestr("dossier/receipt-1.json", "{}")
+    data = made.getvalue()
+    begin, entry = data.find(b"PK\1\2"), data.rfind(b"PK\1\2")
+    extra = struct.pack("<HHQ", 1, 8, offset)
+    last = bytearray(data[entry:-22])
+    last[30:32], last[42:46] = struct.pack("<H", len(extra)), b"\xff" * 4
+    entries = data[begin:entry] + bytes(last) + extra
+    return data[:begin] + entries + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 2, 2, len(entries), begin, 0)
+
+
 DOCUMENTS: dict[str, bytes] = {
     "half": b'{"receipt":',
     "twice": b'{"receipt":"a","receipt":"b"}',
@@ -388,6 +416,11 @@ DOCUMENTS: dict[str, bytes] = {
     "an archive with something after": dossier({}) + b"\0",
     "two receipts": dossier({}, **{"dossier/receipt-2.json": b"{}"}),
     "a list in it": dossier([]),
+    "another packing": packed(zipfile.ZIP_LZMA),
+    "another packing, damaged": packed(zipfile.ZIP_LZMA, damage=True),
+    "a third packing": packed(zipfile.ZIP_BZIP2),
+    "far away": far_away(2**63),
+    "farther away": far_away(2**64 - 1),
     "a bomb": dossier({"receipt": "a" * (64 << 20)}),
 }
 

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
+import re
 import sys
 from contextlib import closing
 
@@ -137,6 +139,13 @@ def verify_proof(arguments: argparse.Namespace) -> list[str]:
     return [f"event {index} of {key.name},{shown} a log of {size} events", *keys.shown(), "holds"]
 
 
+def read_count(text: str) -> int:
+    """How many witnesses; never more than a note has signatures."""
+    if not re.fullmatch("[0-9]{1,2}", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"{text[:20]!r} is not a number from 0 to 99")
+    return int(text)
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], epilog="VERIFY.md says what is shown by it.")
@@ -153,7 +162,7 @@ def parser() -> argparse.ArgumentParser:
         "--receipt", action="append", default=[], help="audit receipt that a user kept, or a file with it"
     )
     made.add_argument("--witness", action="append", default=[], help="key of a witness that you know, or its file")
-    made.add_argument("--witnesses", type=int, default=0, help="how many of them must have signed (%(default)s)")
+    made.add_argument("--witnesses", type=read_count, default=0, help="how many of them must have signed (%(default)s)")
     return made
 
 
@@ -168,6 +177,8 @@ def main(argv: list[str] | None = None) -> int:
         return fail(f"cannot read {error.filename}: {error.strerror}", 2)
     except (*MISSHAPEN, csv.Error, EOFError, MemoryError, RuntimeError) as error:  # what nobody thought of
         return fail(f"bundle_unreadable: {type(error).__name__}: {error}", 1)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # where it is not UTF-8, a name in another script is shown
     print("\n".join(map(printable, lines)))
     return 0
 
