@@ -13,9 +13,10 @@ from django.utils import timezone
 
 from kasbah.common import rls
 from kasbah.common.errors import Conflict, Forbidden, KasbahError
+from kasbah.common.ids import uuid7
 from kasbah.identity import services
-from kasbah.identity.models import AccountChange, AccountChangeKind, Role, User
-from kasbah.identity.services import Actor, Permission, Proposal, actor_of_key, approvals, standing
+from kasbah.identity.models import AccountChange, AccountChangeKind, Membership, Role, User
+from kasbah.identity.services import Actor, Permission, Proposal, actor_of_key, approvals, standing, tenants
 from tests import factories
 from tests.factories import SYSTEM, fresh
 
@@ -274,6 +275,73 @@ def test_the_control_without_the_look_behind_accounts_one_person_gets_through(mo
     assert caught.value.code == "one_person_behind_both"
     monkeypatch.setattr(standing, "_lately", lambda *_: [])
     assert approvals.require_approver(fresh(eve), proposal)["reviewer_account_made_by"] == f"user:{ada.id}"
+
+
+def reads(home: factories.Household, who: User) -> bool:
+    """Whether this auditor may open content."""
+    try:
+        standing.require_appointed(who.id, home.tenant.id)
+    except Forbidden:
+        return False
+    return True
+
+
+def test_an_auditor_reads_where_two_made_him_one(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, ada, grace = factories.household(), root(), root()
+    mine = services.create_user(fresh(ada), f"{uuid7()}@example.org", PASSWORD)
+    for by, good in ((ada, False), (grace, True)):
+        with transaction.atomic():
+            changed(by, mine, hours=1, tenant=home.tenant, kind="role")
+            assert reads(home, mine) is good
+            transaction.set_rollback(True)
+    changed(None, mine, hours=1, tenant=home.tenant, kind="role")
+    assert not reads(home, mine), "what a key gave may be anybody's gift"
+    confirmed = standing.unconfirmed(mine.id, home.tenant.id)
+    services.confirm_changes(fresh(grace), mine, home.tenant.id, confirmed.digest)
+    assert reads(home, mine)
+    changed(ada, mine, hours=1, tenant=home.tenant, kind="role")
+    assert not reads(home, mine)
+    assert reads(factories.household(), mine), "a role counts in its own tenant"
+    with monkeypatch.context() as patch:  # the control: without the look behind accounts one person reads
+        patch.setattr(standing, "behind", lambda *_: frozenset())
+        assert reads(home, mine)
+    settings.REVIEW_WAIT_HOURS = 0.5
+    assert reads(home, mine)
+
+
+def test_not_where_a_third_made_both_nor_where_the_auditor_made_whoever_appointed_him() -> None:
+    home, eve, giver, auditor = factories.household(), root(), root(), factories.user()
+    changed(giver, auditor, hours=1, tenant=home.tenant, kind="role")
+    assert reads(home, auditor)
+    changed(auditor, giver, hours=2)
+    assert not reads(home, auditor)
+    other, third = factories.user(), root()
+    for made in (other, third):
+        changed(eve, made, hours=3)
+    changed(third, other, hours=1, tenant=home.tenant, kind="role")
+    assert not reads(home, other)
+
+
+def test_nobody_gives_himself_a_role_by_an_invitation_or_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    home, ada = factories.household(), root()
+    factories.membership(home.tenant, factories.user(), Role.TENANT_ADMIN)
+    own = services.invite(fresh(ada), home.tenant, ada.email, Role.AUDITOR)
+    with pytest.raises(Forbidden, match="Nobody changes his own membership"):
+        services.accept_invitation(fresh(ada), ada, own.id)
+    services.withdraw_invitation(fresh(ada), own)
+    _, text = factories.api_key(home.project, scopes=("management",), role=Role.TENANT_ADMIN, made_by=ada)
+    own = services.invite(actor_of_key(services.authenticate_key(text)), home.tenant, ada.email, Role.DEVELOPER)
+    with pytest.raises(Forbidden, match="Nobody changes his own membership"):
+        services.accept_invitation(fresh(ada), ada, own.id)
+    _, text = factories.api_key(home.project, scopes=("management",), role=Role.TENANT_ADMIN, made_by=home.admin)
+    key = actor_of_key(services.authenticate_key(text))
+    with rls.tenant_scope(home.tenant.id):
+        mine = Membership.objects.select_related("user").get(user=home.admin)
+    with pytest.raises(Forbidden, match="Nobody changes his own membership"):
+        services.change_role(key, mine, Role.AUDITOR)
+    monkeypatch.setattr(tenants, "person_behind", lambda _: None)  # the control: so both come through
+    assert services.accept_invitation(fresh(ada), ada, own.id)[1] == Role.DEVELOPER
+    assert services.change_role(key, mine, Role.AUDITOR).role == Role.AUDITOR
 
 
 def test_the_facts_of_an_approval_say_when_and_by_whom() -> None:

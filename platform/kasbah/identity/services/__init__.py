@@ -13,7 +13,7 @@ from kasbah.identity.services.issuing import IssuedKey, KeyChoice, create_api_ke
 from kasbah.identity.services.logins import login_time, require_fresh_login
 from kasbah.identity.services.permissions import ROLES, Permission, person_may, require
 from kasbah.identity.services.principals import Principal, PrincipalCache, authenticate_key, find_principal
-from kasbah.identity.services.standing import Unconfirmed, confirm_changes, unconfirmed
+from kasbah.identity.services.standing import Unconfirmed, confirm_changes, require_appointed, unconfirmed
 from kasbah.identity.services.tenants import (
     add_member,
     change_role,
@@ -64,6 +64,7 @@ __all__ = [
     "person_may",
     "remove_member",
     "require",
+    "require_appointed",
     "require_approver",
     "require_fresh_login",
     "require_second_person",

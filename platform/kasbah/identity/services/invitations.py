@@ -19,7 +19,7 @@ from kasbah.common.requestid import current
 from kasbah.identity.models import ApiKey, Invitation, InvitationState, Membership, Tenant, User
 from kasbah.identity.services.actors import API_KEY, USER, Actor, actor_of_user, system
 from kasbah.identity.services.permissions import Permission, require, require_no_more_than
-from kasbah.identity.services.tenants import enter_member, require_role
+from kasbah.identity.services.tenants import enter_member, refuse_own, require_role
 
 LASTS = timedelta(days=7)
 MOST_OPEN = 500  # of one tenant
@@ -93,6 +93,7 @@ def accept_invitation(actor: Actor, user: User, invitation_id: UUID) -> tuple[Te
         if not found.tenant.active:
             raise NotFound("There is no such invitation.")
         inviter = _inviter(found)
+        refuse_own(inviter, user.id)
         _require_still(inviter, found)
         _write(found, InvitationState.ACCEPTED)
         enter_member(inviter, found.tenant, user, found.role, by=actor)

@@ -93,6 +93,24 @@ def require_apart(one: UUID, others: Iterable[UUID], tenant_id: UUID | None) -> 
             )
 
 
+def require_appointed(user_id: UUID, tenant_id: UUID) -> None:
+    """Return when whoever gave a person his role in a tenant lately stands behind neither his account nor the other way
+    round, so that it took two. Raises Forbidden (code one_person_behind_both)."""
+    own = behind(user_id, None)
+    for change in _lately(user_id, tenant_id, timezone.now()):
+        if change.tenant_id is None:
+            continue
+        giver = behind(change.changed_by, None) if change.changed_by is not None else frozenset()
+        if own & giver or UNKNOWN_HOLDER in own | giver or change.actor_kind == API_KEY:
+            raise Forbidden(
+                "One person may stand behind this account and behind whoever gave it its role here: within the last "
+                f"{settings.REVIEW_WAIT_HOURS} hours one of them was made or changed by the other one, or both by a "
+                "third, or by an API key. Wait until the time is over, or have a third person confirm the change "
+                "(POST .../confirm-changes/).",
+                code="one_person_behind_both",
+            )
+
+
 @dataclass(frozen=True, slots=True)
 class Unconfirmed:
     """The changes of an account that still count, newest first, and the digest that a confirmation is bound to."""

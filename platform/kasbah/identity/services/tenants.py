@@ -13,7 +13,7 @@ from kasbah.common.errors import Conflict, Forbidden, Invalid, NotFound
 from kasbah.common.references import by_reference
 from kasbah.common.requestid import current
 from kasbah.identity.models import AccountChangeKind, Membership, Project, Role, Tenant, User
-from kasbah.identity.services.actors import USER, Actor
+from kasbah.identity.services.actors import USER, Actor, person_behind
 from kasbah.identity.services.issuing import KeyChoice, settle_keys
 from kasbah.identity.services.permissions import NO_TENANT, Permission, require, require_no_more_than
 from kasbah.identity.services.standing import account_facts, note_change
@@ -178,9 +178,14 @@ def require_role(actor: Actor, tenant: Tenant, role: str) -> None:
     require_no_more_than(actor, role, tenant)
 
 
-def _check_role(actor: Actor, tenant: Tenant, user_id: UUID, role: str) -> None:
-    if actor.user_id == user_id:
+def refuse_own(actor: Actor, user_id: UUID) -> None:
+    """Return when the membership is another's, also where a key that somebody made acts for him. Raises Forbidden."""
+    if person_behind(actor) == user_id:
         raise Forbidden("Nobody changes his own membership; ask another administrator.")
+
+
+def _check_role(actor: Actor, tenant: Tenant, user_id: UUID, role: str) -> None:
+    refuse_own(actor, user_id)
     require_role(actor, tenant, role)
 
 

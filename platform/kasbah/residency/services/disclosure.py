@@ -13,7 +13,7 @@ from kasbah.common import rls
 from kasbah.common.errors import Conflict, Forbidden, NotFound
 from kasbah.common.requestid import current
 from kasbah.identity.models import Tenant
-from kasbah.identity.services import Actor, Permission, require
+from kasbah.identity.services import Actor, Permission, require, require_appointed
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,7 @@ def _may_read(actor: Actor, tenant: Tenant | UUID) -> None:
     require(actor, Permission.CONTENT_READ, tenant)
     if actor.user_id is None:
         raise Forbidden("Content is read by a person who is logged in, not by a key or a program.")
+    require_appointed(actor.user_id, tenant.id if isinstance(tenant, Tenant) else tenant)
 
 
 def _event(
