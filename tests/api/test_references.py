@@ -12,6 +12,7 @@ from rest_framework.test import APIClient
 
 from kasbah.common import rls
 from kasbah.identity.models import Project
+from kasbah.serving.services import grant
 from tests import factories
 from tests.serving import estate
 
@@ -85,6 +86,32 @@ def test_name_reaches_nothing_of_another_tenant(member: APIClient, home: factori
     assert (foreign.status_code, foreign.json()) == (missing.status_code, missing.json())
     assert member.get(f"/api/tenants/{other.tenant.id}/projects/").status_code == 404
     assert member.get(f"/api/tenants/{home.tenant.slug}/projects/only-theirs/").status_code == 404
+
+
+def test_filter_tells_nothing_of_what_is_not_the_tenants(member: APIClient, home: factories.Household) -> None:
+    """A deployment without a grant, another tenant's project: the same as one that nobody has."""
+    paris = estate.site("paris", "FR")
+    estate.deployment("secret", paris)
+    mine = estate.deployment("mini", paris)
+    grant(factories.SYSTEM, home.tenant, mine)
+    other = factories.household()
+    with rls.tenant_scope(other.tenant.id):
+        Project.objects.filter(pk=other.project.pk).update(slug="only-theirs")
+    here = f"tenants/{home.tenant.slug}"
+    for wanted in ("mini", mine.id):
+        assert len(get(member, f"{here}/grants/?deployment={wanted}")["data"]) == 1
+    for there, missing in (
+        (f"{here}/grants/?deployment=secret", f"{here}/grants/?deployment=nobodys"),
+        (f"{here}/api-keys/?project=only-theirs", f"{here}/api-keys/?project=nobodys"),
+        (f"{here}/jobs/?project=only-theirs", f"{here}/jobs/?project=nobodys"),
+        (f"{here}/usage/?project=only-theirs", f"{here}/usage/?project=nobodys"),
+        (f"{here}/jobs/?model=secret", f"{here}/jobs/?model=nobodys"),
+        ("deployments/secret/", "deployments/nobodys/"),
+        ("sites/?slug=paris2", "sites/?slug=nobodys"),
+    ):
+        answers = [member.get(f"/api/{path}") for path in (there, missing)]
+        assert answers[0].status_code == answers[1].status_code, there
+        assert answers[0].content == answers[1].content, there
 
 
 def test_commands_take_an_id_where_they_take_a_slug(home: factories.Household) -> None:

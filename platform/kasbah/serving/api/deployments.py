@@ -139,7 +139,7 @@ class GrantCreate(StrictBody):
 class GrantFilters(StrictSerializer):
     """Query parameters."""
 
-    deployment = ReferenceField("serving.Deployment", "name", required=False)
+    deployment = serializers.CharField(required=False, max_length=63, help_text="Its id or its name.")
 
 
 class GrantViewSet(ListMixin, RetrieveMixin):
@@ -154,6 +154,15 @@ class GrantViewSet(ListMixin, RetrieveMixin):
         "create": "grant.manage",
         "destroy": "grant.manage",
     }
+
+    def filtered(self, queryset: models.QuerySet[Any], filters: dict[str, Any]) -> models.QuerySet[Any]:
+        """Looked for among the tenant's own grants: a deployment that it may not use is like one that is not there."""
+        if (wanted := filters.get("deployment")) is None:
+            return queryset
+        try:
+            return queryset.filter(deployment_id=UUID(wanted))
+        except ValueError:
+            return queryset.filter(deployment__name=wanted)
 
     @extend_schema(request=GrantCreate, responses={201: GrantShown})
     def create(self, request: Request, tenant: str) -> Response:
