@@ -59,6 +59,31 @@ async def test_the_limit_holds_by_announcement_by_piece_and_by_sum(monkeypatch: 
         assert (b"connection", b"close") in error_headers(raised.value)
 
 
+async def test_a_body_without_a_coding_may_say_so_in_any_case() -> None:
+    assert await Wire(b"x").exchange([(b"content-encoding", b"Identity")]).body() == b"x"
+    with pytest.raises(Invalid) as raised:
+        await Wire(b"x").exchange([(b"content-encoding", b"GZIP")]).body()
+    assert raised.value.param == "content-encoding"
+
+
+@pytest.mark.parametrize(
+    ("query", "param"),
+    [(b"a=1&b=&a=1", "a"), (b"a&%61", "a"), (b"&".join(b"p%d=" % number for number in range(40)), "query")],
+)
+async def test_a_parameter_that_comes_twice_and_too_many_are_refused(query: bytes, param: str) -> None:
+    exchange = Wire(b"").exchange()
+    exchange.query = query
+    with pytest.raises(Invalid) as raised:
+        exchange.parameters()
+    assert raised.value.param == param
+
+
+async def test_parameters_are_told_by_name() -> None:
+    exchange = Wire(b"").exchange()
+    exchange.query = b"include_usage=true&api-version=%C3%A9&empty="
+    assert exchange.parameters() == {"include_usage": "true", "api-version": "é", "empty": ""}
+
+
 async def test_a_body_that_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exchanges, "BODY_TIMEOUT", 0.05)
     wire = Wire(b"a", b"b")

@@ -62,6 +62,22 @@ def test_another_body_under_the_same_key(stack: Stack, client_of: Household) -> 
     assert len(jobs_of(client_of)) == 1
 
 
+@pytest.mark.parametrize(
+    "header", [{"kasbah_data_class": "secret"}, {"kasbah_data_tags": "health"}, {"kasbah_purpose": "research"}]
+)
+def test_the_same_body_that_says_something_else_of_itself_is_another_request(
+    stack: Stack, client_of: Household, header: dict[str, str]
+) -> None:
+    """An answer that was given to a request as internal is none to the same words as secret."""
+    body, key = chat("x [[tokens=1]]"), {"idempotency_key": "k"}
+    said = {"kasbah_data_class": "internal", "kasbah_data_tags": "a, b", **key}
+    assert post(stack, client_of, CHAT, body, **said).status_code == 200
+    again = post(stack, client_of, CHAT, body, **said)
+    assert (again.status_code, again.headers["idempotent-replayed"]) == (200, "true")
+    response = post(stack, client_of, CHAT, body, **said | header)
+    assert (response.status_code, error_of(response)["param"]) == (422, "idempotency-key")
+
+
 def test_a_key_belongs_to_one_api_key(stack: Stack, client_of: Household) -> None:
     stranger = stack.household()
     first = post(stack, client_of, CHAT, chat("a"), idempotency_key="shared")

@@ -253,3 +253,18 @@ def test_streams_belong_to_their_key(stack: Stack, client_of: Household) -> None
 def _another_key(who: Household) -> Household:
     key, text = factories.api_key(who.project)
     return replace(who, key=key, key_text=text)
+
+
+@pytest.mark.parametrize(
+    ("query", "param"),
+    [("include_usage=true&include_usage=false", "include_usage"), ("include_usage=1", "include_usage"), ("x&x=", "x")],
+)
+def test_what_a_query_says_twice_or_otherwise_is_named(
+    stack: Stack, client_of: Household, query: str, param: str
+) -> None:
+    response = get(stack, client_of, f"/v1/streams/none?{query}")
+    assert (response.status_code, error_of(response)["param"]) == (400, param)
+    if query == "x&x=":
+        assert error_of(get(stack, client_of, f"/v1/models?{query}"))["param"] == param
+    # Other names mean nothing, also where one ends like ours.
+    assert error_of(get(stack, client_of, "/v1/streams/none?xinclude_usage=1"))["code"] == "stream_not_found"

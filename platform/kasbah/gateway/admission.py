@@ -108,14 +108,11 @@ async def understand(runtime: Runtime, exchange: Exchange, endpoint: Endpoint) -
     """Authenticate, read and check the request. Raises KasbahError."""
     principal = await authenticate(runtime, exchange)
     data = await exchange.body()
-    body = base.decode(endpoint.decoder, data)
     facts = await runtime.tenants.facts(principal.tenant_id)
-    deployment = facts.deployments.get(body.model)
-    if deployment is None:
-        raise refusals.model_not_found(body.model)
+    body, deployment = await runtime.reading.read(len(data), principal.tenant_id, lambda: _read(endpoint, data, facts))
     exchange.notes["model"] = deployment.name
     question = _question(exchange, principal, facts, deployment)
-    wish = Wish(
+    return Wish(
         principal=principal,
         endpoint=endpoint,
         body=body,
@@ -125,11 +122,28 @@ async def understand(runtime: Runtime, exchange: Exchange, endpoint: Endpoint) -
         asked=question,
         question=question,
         resume_within=resume_within(exchange),
-        key=idempotency.read(principal, exchange.header(b"idempotency-key"), endpoint.path, data),
+        key=_key(exchange, principal, endpoint, data),
     )
-    body.check(wish.longest)
+
+
+def _read(endpoint: Endpoint, data: bytes, facts: Facts) -> tuple[base.Body, DeploymentRecord]:
+    """A body that its model can take."""
+    body: base.Body = base.decode(endpoint.decoder, data)
+    deployment = facts.deployments.get(body.model)
+    if deployment is None:
+        raise refusals.model_not_found(body.model)
+    body.check(deployment.context)
     body.check_model(deployment.architecture)
-    return wish
+    return body, deployment
+
+
+# What a request says of itself beside its body: said differently, it is another request.
+SAID = (b"kasbah-data-class", b"kasbah-data-tags", b"kasbah-purpose")
+
+
+def _key(exchange: Exchange, principal: Principal, endpoint: Endpoint, data: bytes) -> idempotency.Key | None:
+    said = {name.decode(): exchange.header(name).lower() for name in SAID if exchange.header(name)}
+    return idempotency.read(principal, exchange.header(b"idempotency-key"), endpoint.path, said, data)
 
 
 def resume_within(exchange: Exchange) -> int:

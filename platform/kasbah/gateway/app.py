@@ -70,6 +70,7 @@ class Gateway:
 
     async def _route(self, exchange: Exchange) -> None:
         path, runtime = exchange.path, self.runtime
+        exchange.parameters()  # refuses what comes twice, wherever nobody reads it
         endpoint = ENDPOINTS.get(path)
         if endpoint is not None:
             _require(exchange, "POST")

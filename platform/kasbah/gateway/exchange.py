@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from contextlib import suppress
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote
 
 import msgspec
 
@@ -29,6 +29,7 @@ Send = Callable[[Message], Awaitable[None]]
 Headers = Iterable[tuple[bytes, bytes]]
 
 MAX_BODY = 4 * 1024 * 1024
+MAX_PARAMETERS = 32  # of a query
 MAX_LINGER = 8 * MAX_BODY
 LINGER = 2.0  # seconds for which a body over the limit is read and dropped
 BODY_TIMEOUT = 30.0  # seconds for a whole body
@@ -96,12 +97,25 @@ class Exchange:
         except UnicodeDecodeError as error:
             raise Invalid("This header has characters beyond ASCII.", param=name.decode("ascii")) from error
 
+    def parameters(self) -> dict[str, str]:
+        """The query parameters. Raises Invalid for one that comes twice, on which programs differ, and for too many."""
+        try:
+            pairs = parse_qsl(self.query.decode("latin-1"), keep_blank_values=True, max_num_fields=MAX_PARAMETERS)
+        except ValueError as error:
+            raise Invalid(f"The query has more than {MAX_PARAMETERS} parameters.", param="query") from error
+        found: dict[str, str] = {}
+        for name, value in pairs:
+            if name in found:
+                raise Invalid("This parameter comes more than once; give it once.", param=name[:100])
+            found[name] = value
+        return found
+
     async def body(self) -> bytes:
         """The whole body. Raises TooLarge over 4 MiB, TimedOut when it does not come, Invalid, ClientGone."""
         length = self.headers.get(b"content-length", b"0")
         if len(length) > 12 or (length.isdigit() and int(length) > MAX_BODY):
             raise await self._too_large()
-        if self.headers.get(b"content-encoding", b"identity") != b"identity":
+        if self.headers.get(b"content-encoding", b"identity").lower() != b"identity":  # RFC 9110, section 8.4.1
             raise Invalid("Send the body without Content-Encoding.", param="content-encoding")
         try:
             async with asyncio.timeout(BODY_TIMEOUT):

@@ -1,4 +1,5 @@
-"""`Idempotency-Key`: the same key with the same body is one job and one answer; with another body it is an error.
+"""`Idempotency-Key`: the same key with the same request is one job and one answer; with another body, class, tags or
+purpose it is an error.
 
 The claim of a key is committed with the job's row, so neither exists without the other. Who comes second waits for the
 first one's answer and gets the same bytes. An attempt that failed leaves the key free for the next one. An answer is
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from uuid import UUID
@@ -102,14 +103,18 @@ class State(Enum):
     RUNNING = "running"
 
 
-def read(principal: Principal, header: str, path: str, body: bytes) -> Key | None:
-    """The key of a request, None without the header. Raises Invalid."""
+def read(principal: Principal, header: str, path: str, said: Mapping[str, str], body: bytes) -> Key | None:
+    """The key of a request, None without the header; `said`: its headers that decide where it may go. Raises Invalid.
+
+    An answer that was given to a request as public is none to the same words as secret: no policy was asked of those.
+    """
     if not header:
         return None
     if len(header) > LONGEST_KEY:
         raise Invalid(f"An Idempotency-Key has at most {LONGEST_KEY} characters.", param="idempotency-key")
     digest = hashlib.sha256(header.encode()).digest()
-    body_digest = hashlib.sha256(path.encode() + b"\n" + body).digest()
+    lines = "".join(f"{name}: {value}\n" for name, value in sorted(said.items()))
+    body_digest = hashlib.sha256(f"{path}\n{lines}".encode() + body).digest()
     return Key(principal.tenant_id, principal.key_id, digest, body_digest)
 
 
@@ -157,7 +162,11 @@ async def find(database: Database, key: Key) -> Kept | State:
         return State.FREE
     body_digest, status, response, job_id, state = row
     if bytes(body_digest) != key.body_digest:
-        raise Mismatch("This Idempotency-Key came before with another body; take a new key.", param="idempotency-key")
+        raise Mismatch(
+            "This Idempotency-Key came before with another body, or with another class, other tags or another purpose;"
+            " take a new key.",
+            param="idempotency-key",
+        )
     if status is None:
         return State.RUNNING if state in {"queued", "running", None} else State.FREE
     if response is None:

@@ -26,7 +26,7 @@ from kasbah.serving.services import replay
 
 MOST = 64  # streams taken up again in one process: each holds a connection to a site's store; tenants have shares
 SETTLE_WAIT = 5.0  # seconds for the process that settles the job
-EVENT_ID = re.compile(r"(\d{1,9})-(\d{1,9})")
+EVENT_ID = re.compile(r"(0|[1-9][0-9]{0,8})-(0|[1-9][0-9]{0,8})")
 FIND = f"""
 SELECT job.id, job.attempt, job.site_id, job.endpoint, job.state, job.policy, {ERASED} FROM serving_job AS job
 WHERE job.request_id = %s AND job.api_key_id = %s AND job.stream
@@ -56,6 +56,8 @@ class Resumption:
         """Answer with the rest of a stream. Raises KasbahError while nothing was sent."""
         principal = await admission.authenticate(self._runtime, exchange)
         after = _position(exchange.header(b"last-event-id"))
+        if exchange.parameters().get("include_usage", "true") not in {"true", "false"}:
+            raise Invalid("include_usage is true or false.", param="include_usage")
         job = await self._find(principal, request_id)
         if after is not None and after[0] != job.attempt:
             raise Conflict("This stream was begun anew after that event; ask again without Last-Event-ID.")
@@ -79,7 +81,7 @@ class Resumption:
 
     async def _relay(self, exchange: Exchange, principal: Principal, job: _Job, site: SiteRecord, seen: int) -> None:
         answer_id = f"{ENDPOINTS[job.endpoint].prefix}-{exchange.path.rpartition('/')[2]}"
-        usage = b"include_usage=true" in exchange.query
+        usage = exchange.parameters().get("include_usage") == "true"
         events = sse.Events(answer_id, job.attempt, include_usage=usage, ids=True, after=seen)
         try:
             async with aclosing(replay(site, job.id, job.attempt)) as kept:

@@ -17,6 +17,7 @@ from kasbah.gateway.classifying import Classifying, own_detector
 from kasbah.gateway.drain import Drain
 from kasbah.gateway.idempotency import Turns
 from kasbah.gateway.ledger import Ledger
+from kasbah.gateway.reading import Reading
 from kasbah.identity.services import PrincipalCache
 from kasbah.metering.services import Meter
 from kasbah.serving.services import Dispatcher
@@ -57,6 +58,7 @@ class Runtime:
 
     def __init__(self) -> None:
         self.turns = Turns()
+        self.reading = Reading()
         self.under_way = SharedPool("requests", MAX_UNDER_WAY)
         self.hold = stream_hold()
         self.default_output = default_output()

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from copy import copy
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
 from kasbah.common.errors import Invalid
-from kasbah.gateway.bodies.base import Count, Generation, Logprobs
+from kasbah.gateway.bodies.base import MAX_PAIRS, NOT_SENT, Count, Generation, Logprobs, read_raw
 from kasbah.gateway.bodies.schemas import SchemaBudget
 from kasbah.gateway.bodies.thinking import Effort, TemplateSwitches
 
 MAX_MESSAGES = 4096
 MAX_TOOLS = 128
+_METADATA = msgspec.json.Decoder(dict[str, str])
 ToolName = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[a-zA-Z0-9_.-]+$")]
 
 
@@ -61,8 +62,8 @@ class Message(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     reasoning: str | None = None
     reasoning_content: str | None = None
     # what an SDK sends back of an earlier answer, and what means nothing to a text model
-    annotations: list[Any] | None = None
-    parsed: Any = None
+    annotations: msgspec.Raw = NOT_SENT
+    parsed: msgspec.Raw = NOT_SENT
     audio: None = None
     function_call: None = None
 
@@ -120,7 +121,7 @@ class Function(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
 
     name: ToolName
     description: str | None = None
-    parameters: dict[str, Any] | None = None
+    parameters: msgspec.Raw = NOT_SENT
     strict: bool | None = None
 
 
@@ -134,8 +135,7 @@ class Tool(msgspec.Struct, forbid_unknown_fields=True):
 def check_tools(tools: list[Tool] | None, budget: SchemaBudget) -> None:
     """Raise Invalid where the parameters of a tool are no schema that an engine can follow."""
     for index, tool in enumerate(tools or ()):
-        if tool.function.parameters is not None:
-            budget.check(tool.function.parameters, f"tools[{index}].function.parameters")
+        tool.function.parameters = budget.read(tool.function.parameters, f"tools[{index}].function.parameters")
 
 
 class NamedFunction(msgspec.Struct, forbid_unknown_fields=True):
@@ -156,7 +156,7 @@ class JsonSchema(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True)
 
     name: ToolName
     description: str | None = None
-    schema: dict[str, Any] | None = None
+    schema: msgspec.Raw = NOT_SENT
     strict: bool | None = None
 
 
@@ -189,6 +189,8 @@ class ChatBody(Generation, kw_only=True):
         "web_search_options",
     )
 
+    LIMITS: ClassVar[tuple[str, ...]] = ("max_completion_tokens", "max_tokens")
+
     messages: Annotated[list[Message], msgspec.Meta(min_length=1, max_length=MAX_MESSAGES)]
     chat_template_kwargs: TemplateSwitches | None = None
     logprobs: bool | None = None
@@ -199,11 +201,11 @@ class ChatBody(Generation, kw_only=True):
     response_format: ResponseFormat | None = None
     tools: Annotated[list[Tool], msgspec.Meta(max_length=MAX_TOOLS)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
-    metadata: dict[str, str] | None = None
+    metadata: msgspec.Raw = NOT_SENT
     modalities: list[Literal["text"]] | None = None
-    prediction: dict[str, Any] | None = None
+    prediction: msgspec.Raw = NOT_SENT
     prompt_cache_key: str | None = None
-    prompt_cache_options: dict[str, Any] | None = None
+    prompt_cache_options: msgspec.Raw = NOT_SENT
     prompt_cache_retention: str | None = None
     safety_identifier: str | None = None
     service_tier: str | None = None
@@ -215,9 +217,6 @@ class ChatBody(Generation, kw_only=True):
     functions: None = None
     moderation: None = None
     web_search_options: None = None
-
-    def limit(self) -> int | None:
-        return self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
 
     def answers(self) -> int:
         return self.n or 1
@@ -242,10 +241,7 @@ class ChatBody(Generation, kw_only=True):
             message.check(f"messages[{index}]")
         if self.top_logprobs and not self.logprobs:
             raise Invalid("top_logprobs needs logprobs: true.", param="top_logprobs")
-        if self.response_format is not None and self.response_format.type == "json_schema":
-            schema = self.response_format.json_schema
-            if schema is None or schema.schema is None:
-                raise Invalid("A json_schema format has a schema.", param="response_format.json_schema")
+        read_raw(_METADATA, self.metadata, MAX_PAIRS, "metadata")
         self._check_schemas()
         if self.tool_choice == "required" and not self.tools:
             raise Invalid("tool_choice: required needs tools.", param="tool_choice")
@@ -256,9 +252,13 @@ class ChatBody(Generation, kw_only=True):
 
     def _check_schemas(self) -> None:
         budget = SchemaBudget()
-        schema = self.response_format.json_schema if self.response_format is not None else None
-        if schema is not None and schema.schema is not None:
-            budget.check(schema.schema, "response_format.json_schema.schema")
+        form, schema = self.response_format, NOT_SENT
+        if form is not None and form.json_schema is not None:
+            schema = form.json_schema.schema = budget.read(
+                form.json_schema.schema, "response_format.json_schema.schema"
+            )
+        if form is not None and form.type == "json_schema" and schema is NOT_SENT:
+            raise Invalid("A json_schema format has a schema.", param="response_format.json_schema")
         check_tools(self.tools, budget)
 
     def as_sent(self) -> ChatBody:

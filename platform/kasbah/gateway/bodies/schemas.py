@@ -13,9 +13,11 @@ from typing import Any
 import msgspec
 
 from kasbah.common.errors import Invalid
+from kasbah.gateway.bodies.base import read_raw, written
 from kasbah.gateway.bodies.schema_graph import SchemaGraph, SchemaNode, invalid_schema
 
 MAX_BYTES = 256 * 1024
+MAX_SENT = 512 * 1024  # bytes as they came, with spaces and escapes
 MAX_DEPTH = 64  # objects and lists within each other; vLLM's own limit
 MAX_SCHEMAS = 5000  # subschemas
 MAX_PROPERTIES = 1000
@@ -24,6 +26,7 @@ MAX_REFERENCES = 500
 MAX_PATTERN = 1000  # characters of one
 MAX_REPEAT = 10_000  # minLength, maxItems and the like, which a grammar may write out
 
+_OBJECT = msgspec.json.Decoder(dict[str, Any])
 _REPEATS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
 _UNKNOWN_REFERENCES = ("$dynamicRef", "$recursiveRef")
 
@@ -32,12 +35,22 @@ class SchemaBudget:
     """Checks the schemas of one request and counts what they have together."""
 
     def __init__(self) -> None:
-        self._bytes = self._schemas = self._properties = self._values = self._references = 0
+        self._sent = self._bytes = self._schemas = self._properties = self._values = self._references = 0
 
-    def check(self, schema: Mapping[str, Any], where: str) -> None:
-        """Raise Invalid where a schema is too large or cannot be followed; `where` is its field."""
-        self._bytes += len(msgspec.json.encode(schema))
+    def read(self, raw: msgspec.Raw, where: str) -> msgspec.Raw:
+        """The schema that was sent as the field `where`, as it was understood, NOT_SENT without one. Raises Invalid
+        where it is too large, before anything is made of it, or cannot be followed."""
+        self._sent += len(bytes(raw))
+        _at_most(self._sent, MAX_SENT, "bytes of schemas, with spaces", where)
+        schema = read_raw(_OBJECT, raw, MAX_SENT, where)
+        understood = written(schema)
+        self._bytes += len(bytes(understood))
         _at_most(self._bytes, MAX_BYTES, "bytes of schemas", where)
+        if schema is not None:
+            self._check(schema, where)
+        return understood
+
+    def _check(self, schema: Mapping[str, Any], where: str) -> None:
         _check_depth(schema, where)
         graph = SchemaGraph(schema, where)
         for node in graph.nodes():
