@@ -73,6 +73,7 @@ READERS = {
     "acting_person",
     "note_change",  # beside the event of whoever calls it
     "person_behind",
+    "refuse_own",
     "require",
     "require_approver",
     "require_role",
