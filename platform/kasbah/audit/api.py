@@ -35,6 +35,7 @@ class EventShown(serializers.ModelSerializer[Intake]):
         """The event's fields; none where its bytes are no event any more: `auditlog check` and exports name that."""
         try:
             value = json.loads(bytes(row.event))
+            json.dumps(value, ensure_ascii=False).encode()  # half of a character, which no answer could hold
         except (ValueError, RecursionError):
             return {}
         return value if isinstance(value, dict) else {}

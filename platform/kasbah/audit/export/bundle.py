@@ -20,7 +20,7 @@ from kasbah.audit.export.archive import Archive
 from kasbah.audit.export.plan import Facts, Plan, Run, pieces
 from kasbah.audit.export.verifier import joined
 from kasbah.audit.export.verifier.archive import FORMAT
-from kasbah.audit.export.verifier.failure import Failed
+from kasbah.audit.export.verifier.failure import MISSHAPEN, Failed
 from kasbah.audit.export.verifier.proofs import PROOFS
 from kasbah.audit.export.verifier.tree import Tree, check_consistency, levels
 from kasbah.audit.export.views import VIEWS, Header
@@ -83,8 +83,11 @@ def write_bundle(
             for number, data in _checked(work, plan, source.node, progress):
                 write(data + b"\n")
                 event = _parsed(data, work)
-                for view in views:
-                    view.add(number, event, data)
+                try:
+                    for view in views:
+                        view.add(number, event, data)
+                except MISSHAPEN as error:  # no event that was ever signed is of such a shape
+                    raise _broken(work) from error
         for made in (made for view in views for made in view.finish()):
             archive.copy(made.path, made.file)
         if not plan.whole and plan.events <= PROOFS:

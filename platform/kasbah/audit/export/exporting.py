@@ -17,16 +17,18 @@ from kasbah.audit.export.companions import companions
 from kasbah.audit.export.plan import RANGE, Gap, Plan, Run, joined, kept, pieces
 from kasbah.audit.export.selection import PERSON, Chosen, Selection
 from kasbah.audit.export.work import Work
-from kasbah.audit.log import keys, sequencer
+from kasbah.audit.log import keys, proofs, sequencer, witnessing
 from kasbah.audit.log.memory import SignerRefuses
-from kasbah.audit.log.models import Cosignature, Leaf, Log, Pruned, SignedCheckpoint
-from kasbah.audit.log.note import Checkpoint, Note
+from kasbah.audit.log.models import Leaf, Log, Pruned, SignedCheckpoint
+from kasbah.audit.log.note import BadNote, Checkpoint, Note
 from kasbah.audit.log.pruning import keep_while_read
-from kasbah.audit.log.tiles import TileTree
+from kasbah.audit.log.stored import LogAltered, read_checkpoint, read_cosignatures, read_successions
+from kasbah.audit.log.tiles import TileMissing, TileTree
 from kasbah.audit.models import Part
 from kasbah.audit.services.events import Event, EventType, Resource
 from kasbah.audit.services.intake import record
 from kasbah.common.errors import Invalid, NotFound, Unavailable
+from kasbah.common.numbers import LARGEST_SIZE
 from kasbah.common.requestid import current
 
 WAIT = timedelta(minutes=10)  # by which an export lies back, so that a witness has signed it
@@ -90,7 +92,7 @@ def choose(wanted: Wanted, actor: Any, under: str = "") -> Choice:
     """What is to be exported, under the newest checkpoint, or, to go on with an export, under the one it was begun
     with (`under`, a note). In a scope that sees the tenant.
 
-    Raises NotFound, Forbidden and Invalid, which name the parameter, and Unavailable.
+    Raises NotFound, Forbidden and Invalid, which name the parameter, LogAltered and Unavailable.
     """
     if wanted.since is not None and wanted.until is not None and wanted.since >= wanted.until:
         raise Invalid("The period ends before it begins.", param="to")
@@ -121,7 +123,7 @@ def export(
 ) -> Exported:
     """Write an export; that it was made is an event of the log. In a scope that sees the log's tenant.
 
-    Raises bundle.ExportBroken, tiles.TileMissing, work.Damaged, Unavailable.
+    Raises bundle.ExportBroken, work.Damaged, LogAltered, Unavailable.
     """
     log, plan = choice.log, choice.plan
     tree = TileTree(plan.signed.size, sequencer.tiles(log).read)
@@ -131,10 +133,13 @@ def export(
         tree.node,
         sequencer.tiles(log).read,
         more.files,
-        [row.note for row in keys.successions(log)],
+        read_successions(log),
     )
     held = _held(log)
-    digest = write_bundle(file, work, plan, source, key=held.key, private=held.signer.sign_bytes, progress=progress)
+    try:
+        digest = write_bundle(file, work, plan, source, key=held.key, private=held.signer.sign_bytes, progress=progress)
+    except TileMissing as error:
+        raise proofs.tiles_unreadable(error) from error
     details: dict[str, str | int | bool | list[str]] = {"events": plan.events, "size": plan.signed.size}
     if not plan.whole:
         details |= {"selection": plan.selection["kind"], "by": plan.selection["by"]}
@@ -199,8 +204,8 @@ def _range(log: Log, size: int, wanted: Wanted) -> tuple[int, int]:
 def _checkpoint(log: Log, under: str) -> SignedCheckpoint | None:
     """The newest checkpoint; one that a witness signed where it is not much older; the one that is named."""
     signed = log.proven()
-    if under:
-        begun = Checkpoint.parse(Note.parse(under).text)
+    begun = _begun(under)
+    if begun is not None:
         same = signed.filter(size=begun.size, root=begun.root).first()
         if same is not None:
             return same
@@ -211,13 +216,21 @@ def _checkpoint(log: Log, under: str) -> SignedCheckpoint | None:
     return newest
 
 
+def _begun(under: str) -> Checkpoint | None:
+    """What an export was begun with; None where it was not, or the folder's note is none any more."""
+    try:
+        return Checkpoint.parse(Note.parse(under).text) if under else None
+    except BadNote:
+        return None
+
+
 def _same(under: str, checkpoint: SignedCheckpoint) -> bool:
-    return Note.parse(under).text == Note.parse(checkpoint.note).text
+    return _begun(under) is not None and Note.parse(under).text == read_checkpoint(checkpoint).text
 
 
 def _with_witnesses(checkpoint: SignedCheckpoint) -> Note:
-    lines = Cosignature.objects.filter(checkpoint=checkpoint).order_by("witness").values_list("line", flat=True)
-    return Note.parse(checkpoint.note + "".join(lines))
+    note = read_checkpoint(checkpoint)
+    return Note.parse(str(note) + read_cosignatures(checkpoint, [one.key for one in witnessing.configured()]))
 
 
 def _pruned(log: Log, checkpoint: SignedCheckpoint) -> tuple[list[Gap], SignedCheckpoint]:
@@ -275,7 +288,8 @@ def _scan(log: Log, end: int, needle: bytes) -> Iterator[tuple[int, bytes]]:
 def _previous(log: Log, size: int, since_size: int | None) -> Note | None:
     """The earlier checkpoint: the one asked for, that of the last export under this one, or the one before.
 
-    Nothing that is written after this checkpoint changes it: the same export stays the same. Raises Invalid.
+    Nothing that is written after this checkpoint changes it: the same export stays the same. Raises Invalid,
+    LogAltered.
     """
     earlier = log.proven().filter(size__lt=size)
     if since_size is not None:
@@ -286,17 +300,25 @@ def _previous(log: Log, size: int, since_size: int | None) -> Note | None:
                 f"No checkpoint of {since_size} events is known before this one. Near it: {near or 'none'}.",
                 param="since_size",
             )
-        return Note.parse(found.note)
+        return read_checkpoint(found)
     revoked = log.successions.filter(note="").order_by("-created_at", "-id").first()
     if revoked is not None:
         earlier = earlier.filter(size__gt=revoked.size)  # an older one is signed by a key that vouches for nothing
     with connection.cursor() as cursor:
         cursor.execute(LAST_EXPORT, [EventType.AUDIT_EXPORTED.value, log.pk, size])
         row = cursor.fetchone()
-    exported = beside.parsed(bytes(row[0])).get("details", {}).get("size") if row else None
-    found = earlier.filter(size=exported).first() if exported else None
-    found = found or earlier.first()
-    return Note.parse(found.note) if found is not None else None
+    exported = _exported_size(bytes(row[0])) if row else 0
+    found = (earlier.filter(size=exported).first() if exported else None) or earlier.first()
+    return read_checkpoint(found) if found is not None else None
+
+
+def _exported_size(event: bytes) -> int:
+    """Of how many events the log was that an event tells to have been exported. Raises LogAltered."""
+    try:
+        size = beside.parsed(event)["details"]["size"]
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise LogAltered("The event of the last export is none") from error
+    return size if type(size) is int and 0 < size <= LARGEST_SIZE else 0
 
 
 def _events(log: Log, runs: Sequence[Run]) -> Iterator[bytes]:

@@ -13,7 +13,7 @@ from inference_worker.contract.signing import Signer
 from kasbah.audit.log import note
 from kasbah.audit.log.memory import SignerRefuses
 from kasbah.audit.log.models import KeySuccession, Log
-from kasbah.audit.log.note import ED25519, Key, Note
+from kasbah.audit.log.note import ED25519, BadNote, Key, Note
 from kasbah.audit.services.receipts import ring
 
 
@@ -48,23 +48,32 @@ def held(log: Log) -> Held:
 
 
 def held_for(origin: str) -> list[Held]:
-    """The ring as keys of one log; it begins with the first of them."""
-    return [Held(Key(origin, ED25519, each.public.public_bytes_raw()), each) for each in ring()]
+    """The ring as keys of one log; it begins with the first of them. Raises SignerRefuses for a name that none has."""
+    try:
+        return [Held(Key(origin, ED25519, each.public.public_bytes_raw()), each) for each in ring()]
+    except BadNote as error:
+        raise SignerRefuses(f"{origin}: {error}. The log's row was changed; run: manage.py auditlog check") from error
 
 
 def key_of(log: Log) -> Key | None:
-    """The key that signs a log now; None where that is not known: it was never signed, or by none of the ring."""
-    if log.key:
-        return Key.parse(log.key)
-    newest = log.checkpoints.order_by("-size").first()
-    if newest is None:
-        return None
-    signed = Note.parse(newest.note).signatures[0].id  # from before the row said which key it is
+    """The key that signs a log now; None where that is not known: it was never signed, or by none of the ring.
+
+    Raises SignerRefuses where the database no longer says which.
+    """
+    try:
+        if log.key:
+            return Key.parse(log.key)
+        newest = log.checkpoints.order_by("-size").first()
+        if newest is None:
+            return None
+        signed = Note.parse(newest.note).signatures[0].id  # from before the row said which key it is
+    except BadNote as error:
+        raise SignerRefuses(f"{log.origin}: {error}. Its row was changed; run: manage.py auditlog check") from error
     return next((each.key for each in held_for(log.origin) if each.key.id == signed), None)
 
 
 def log_key(origin: str) -> Key:
-    """The key that signs a log now, or with which it will begin. In a scope that sees the log."""
+    """The key that signs a log now, or with which it will begin. In a scope that sees the log. Raises SignerRefuses."""
     log = Log.objects.filter(origin=origin).first()
     return (key_of(log) if log else None) or held_for(origin)[0].key
 

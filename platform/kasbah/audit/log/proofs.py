@@ -10,8 +10,10 @@ from datetime import datetime
 from uuid import UUID
 
 from kasbah.audit.log import keys, merkle, sequencer
+from kasbah.audit.log.memory import SignerRefuses
 from kasbah.audit.log.models import Leaf, Log, SignedCheckpoint
 from kasbah.audit.log.note import tlog_proof
+from kasbah.audit.log.stored import LogAltered, read_checkpoint, read_successions
 from kasbah.audit.log.tiles import TileMissing, TileTree
 from kasbah.audit.models import Intake
 from kasbah.audit.services.receipts import origin_of
@@ -47,7 +49,7 @@ class Inclusion:
 
 
 def head(tenant_id: UUID | None) -> Head:
-    """How far the log of a tenant (None: the system) is."""
+    """How far the log of a tenant (None: the system) is. Raises LogAltered."""
     origin = origin_of(tenant_id)
     newest = _newest(tenant_id)
     signed = newest.size if newest else 0
@@ -55,8 +57,8 @@ def head(tenant_id: UUID | None) -> Head:
     placed = log.size if log else 0
     return Head(
         origin=origin,
-        key=keys.log_key(origin).vkey(),
-        successions=tuple(row.note for row in keys.successions(log)) if log else (),
+        key=_key(origin),
+        successions=tuple(read_successions(log)) if log else (),
         size=signed,
         checkpoint=newest.note if newest else "",
         signed_at=newest.created_at if newest else None,
@@ -67,7 +69,7 @@ def head(tenant_id: UUID | None) -> Head:
 def inclusion(tenant_id: UUID | None, event_id: UUID) -> Inclusion:
     """The proof that an event stands in the log under the newest checkpoint.
 
-    Raises NotFound, and Unavailable while the event waits for its place or the tiles cannot be read.
+    Raises NotFound, LogAltered, and Unavailable while the event waits for its place or the tiles cannot be read.
     """
     leaf = Leaf.objects.filter(tenant_id=tenant_id, event_id=event_id).first()
     newest = _newest(tenant_id)
@@ -78,13 +80,13 @@ def inclusion(tenant_id: UUID | None, event_id: UUID) -> Inclusion:
     try:
         hashes = merkle.inclusion_proof(leaf.index, newest.size, _tree(newest).node)
     except TileMissing as error:
-        raise _unreadable(error) from error
+        raise tiles_unreadable(error) from error
     return Inclusion(event_id, leaf.index, bytes(leaf.hash), tuple(hashes), newest.note)
 
 
 def first_inclusion(tenant_id: UUID | None, event_id: UUID) -> Inclusion | None:
     """The proof under the first checkpoint that holds the event, so that it is always the same; None: it has no place
-    yet. A checkpoint of a key that was revoked proves nothing. Raises Unavailable."""
+    yet. A checkpoint of a key that was revoked proves nothing. Raises LogAltered, Unavailable."""
     leaf = Leaf.objects.filter(tenant_id=tenant_id, event_id=event_id).select_related("log").first()
     if leaf is None:
         return None
@@ -93,15 +95,16 @@ def first_inclusion(tenant_id: UUID | None, event_id: UUID) -> Inclusion | None:
     signed = leaf.log.proven().filter(size__gt=after).select_related("log").order_by("size").first()
     if signed is None:
         return None
+    read_checkpoint(signed)
     try:
         hashes = merkle.inclusion_proof(leaf.index, signed.size, _tree(signed).node)
     except TileMissing as error:
-        raise _unreadable(error) from error
+        raise tiles_unreadable(error) from error
     return Inclusion(event_id, leaf.index, bytes(leaf.hash), tuple(hashes), signed.note)
 
 
 def consistency(tenant_id: UUID | None, old: int, size: int) -> tuple[bytes, ...]:
-    """What shows that the log of `size` begins with that of `old`. Raises Invalid, Unavailable."""
+    """What shows that the log of `size` begins with that of `old`. Raises Invalid, LogAltered, Unavailable."""
     newest = _newest(tenant_id)
     largest = newest.size if newest else 0
     if not 0 <= old <= size <= largest:
@@ -111,20 +114,29 @@ def consistency(tenant_id: UUID | None, old: int, size: int) -> tuple[bytes, ...
     try:
         return tuple(merkle.consistency_proof(old, size, _tree(newest).node))
     except TileMissing as error:
-        raise _unreadable(error) from error
+        raise tiles_unreadable(error) from error
 
 
 def _newest(tenant_id: UUID | None) -> SignedCheckpoint | None:
-    """The newest checkpoint whose tiles are written."""
+    """The newest checkpoint whose tiles are written. Raises LogAltered where it is not what was signed."""
     log = Log.objects.filter(tenant_id=tenant_id).first()
-    if log is None:
-        return None
-    return log.proven().select_related("log").first()
+    newest = log.proven().select_related("log").first() if log is not None else None
+    if newest is not None:
+        read_checkpoint(newest)
+    return newest
+
+
+def _key(origin: str) -> str:
+    try:
+        return keys.log_key(origin).vkey()
+    except SignerRefuses as error:
+        raise LogAltered(str(error)) from error
 
 
 def _tree(checkpoint: SignedCheckpoint) -> TileTree:
     return TileTree(checkpoint.log.tiled, sequencer.tiles(checkpoint.log).read)
 
 
-def _unreadable(error: TileMissing) -> Unavailable:
+def tiles_unreadable(error: TileMissing) -> Unavailable:
+    """What is said of tiles that are lost."""
     return Unavailable(f"The log's tiles cannot be read here ({error}); look at KASBAH_AUDIT_DIR.", retry_after=5)

@@ -103,10 +103,11 @@ class PrunedRanges:
         rows = list(Pruned.objects.filter(log=log).order_by("start"))
         self._starts = [row.start for row in rows]
         self._rows = rows
+        self._untold: set[int] = set()  # starts of ranges that no event tells of, of which events are gone
         self._seen = {row.event_id: hashlib.sha256() for row in rows}
         with connection.cursor() as cursor:
             cursor.execute(TOLD, [EventType.LOG_PRUNED.value, list(self._seen), log.pk, log.tenant_id])
-            self._told = {ident: json.loads(bytes(event)) for ident, event in cursor.fetchall()}
+            self._told = {ident: _said(bytes(event)) for ident, event in cursor.fetchall()}
 
     def covers(self, leaf: Leaf) -> bool:
         """Whether the event of this leaf went by a policy, as an event of the log says."""
@@ -115,12 +116,30 @@ class PrunedRanges:
         if row is None or leaf.index >= row.end:
             return False
         self._seen[row.event_id].update(bytes(leaf.hash))
-        told = self._told.get(row.event_id)
-        return told is not None and f"{row.start}-{row.end}" in told["details"]["ranges"]
+        if not self._tells(row):
+            self._untold.add(row.start)
+            return False
+        return True
+
+    def _tells(self, row: Pruned) -> bool:
+        ranges, _ = self._told.get(row.event_id, ((), ""))
+        return f"{row.start}-{row.end}" in ranges
 
     def problems(self) -> Iterator[str]:
         """Where the leaves of what is gone are not those that the event names. To be asked after all leaves."""
+        for row in self._rows:
+            if not self._tells(row) and row.start not in self._untold:  # else each event that is gone was named
+                yield f"{self._origin}: no event tells that {row.start} to {row.end} were pruned, and a row says it"
         for event, seen in self._seen.items():
-            told = self._told.get(event)
-            if told is not None and told["resource"]["digest"] != seen.hexdigest():
+            _, digest = self._told.get(event, ((), ""))
+            if digest and digest != seen.hexdigest():
                 yield f"{self._origin}: event {event} says that other events were pruned than those that are gone"
+
+
+def _said(event: bytes) -> tuple[tuple[str, ...], str]:
+    """The ranges and the digest that an event of type log.pruned names; of what is none, nothing."""
+    try:
+        said = json.loads(event)
+        return tuple(map(str, said["details"]["ranges"])), str(said["resource"]["digest"])
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return (), ""

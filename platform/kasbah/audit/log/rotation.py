@@ -15,7 +15,6 @@ from django.db.models import Q
 
 from kasbah.audit.log import keys, sequencer
 from kasbah.audit.log.memory import Memory, SignerRefuses
-from kasbah.audit.log.merkle import Frontier
 from kasbah.audit.log.models import KeySuccession, Log
 from kasbah.audit.log.note import Checkpoint, Key, Note
 from kasbah.audit.services.events import ActorRef, Event, EventType, Resource
@@ -45,7 +44,7 @@ def statement(said: Checkpoint, old: Key, new: Key) -> str:
 
 
 def _hand_over(log: Log, memory: Memory, actor: ActorRef, *, revoked: bool) -> KeySuccession:
-    said = Checkpoint(log.origin, log.size, Frontier.unpack(log.size, bytes(log.frontier)).root())
+    said = Checkpoint(log.origin, log.size, sequencer.frontier_of(log).root())
     if memory.last(log.origin) != said:
         raise SignerRefuses(f"{log.origin}: the signer remembers another tree. Run: manage.py auditlog check")
     new, old, signed = keys.held_for(log.origin)[0], keys.key_of(log), ""

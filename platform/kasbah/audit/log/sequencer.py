@@ -6,6 +6,7 @@ cannot be signed (memory.SignerRefuses) stops the sequencer and nothing else: in
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -17,12 +18,13 @@ from django.db import connection
 from django.db.models import F, Q
 from django.utils import timezone
 
+from inference_worker.contract.loggate import LogGate
 from kasbah.audit.log import cluster, keys
-from kasbah.audit.log.memory import Memory
+from kasbah.audit.log.memory import Memory, SignerRefuses
 from kasbah.audit.log.merkle import Frontier, range_root
 from kasbah.audit.log.models import Leaf, Log, SignedCheckpoint
 from kasbah.audit.log.note import Checkpoint
-from kasbah.audit.log.tiles import TileFolder, TileTree
+from kasbah.audit.log.tiles import TileFolder, TileMissing, TileTree
 from kasbah.audit.services.events import ActorRef, Event, EventType, Resource
 from kasbah.audit.services.intake import record
 from kasbah.audit.services.receipts import origin_of
@@ -56,6 +58,8 @@ INSERT_LEAVES = """
 """
 
 START = (0, "0", UUID(int=0))
+logger = logging.getLogger(__name__)
+_gate = LogGate()
 _Row = tuple[UUID, UUID | None, bytes, int, str]  # event, tenant, leaf, era, transaction
 
 
@@ -119,12 +123,18 @@ def write_tiles() -> None:
     """Write the tiles that are behind, those of a run that was cut off too. Writing some again changes nothing.
 
     One writer at a time: a full tile takes the place of the folder into which another would just write its part.
+    A log whose tiles cannot be written stays behind, and keeps no other from its own.
     """
     with Memory.of_installation().lock(), rls.platform_scope():
-        behind = list(Log.objects.filter(tiled__lt=F("size")))
-        for log in behind:
+        for log in Log.objects.filter(tiled__lt=F("size")).order_by("id"):
             leaves = Leaf.objects.filter(log=log, index__gte=log.tiled, index__lt=log.size).order_by("index")
-            tiles(log).extend(log.tiled, [bytes(value) for value in leaves.values_list("hash", flat=True)])
+            try:
+                tiles(log).extend(log.tiled, [bytes(value) for value in leaves.values_list("hash", flat=True)])
+            except (OSError, TileMissing) as error:
+                if _gate.due(log.origin, str(error)):
+                    logger.error("Tiles of %s are not written: %s. Run: manage.py auditlog tiles", log.origin, error)  # noqa: TRY400
+                continue
+            _gate.ended(log.origin)
             Log.objects.filter(pk=log.pk, tiled__lt=log.size).update(tiled=log.size)
 
 
@@ -179,8 +189,16 @@ def _by_tenant(
 
 def _grow(tenant: UUID | None, of: tuple[list[UUID], list[bytes]]) -> _Grown:
     log, _ = Log.objects.get_or_create(tenant_id=tenant, defaults={"origin": origin_of(tenant)})
-    before = Frontier.unpack(log.size, bytes(log.frontier))
+    before = frontier_of(log)
     return _Grown(log, before, before.extended(of[1]), *of)
+
+
+def frontier_of(log: Log) -> Frontier:
+    """What a log was grown to. Raises SignerRefuses where its row no longer says it."""
+    try:
+        return Frontier.unpack(log.size, bytes(log.frontier))
+    except ValueError as error:
+        raise SignerRefuses(f"{log.origin}: {error}. Its row was changed; run: manage.py auditlog check") from error
 
 
 def _root_at(grown: _Grown) -> Callable[[int], bytes]:
@@ -190,7 +208,10 @@ def _root_at(grown: _Grown) -> Callable[[int], bytes]:
         if size >= grown.before.size:
             return grown.before.extended(grown.hashes[: size - grown.before.size]).root()
         tree = TileTree(grown.log.tiled, tiles(grown.log).read)
-        return range_root(0, size, tree.node)
+        try:
+            return range_root(0, size, tree.node)
+        except TileMissing as error:
+            raise SignerRefuses(f"{grown.log.origin}: {error}. Run: manage.py auditlog tiles") from error
 
     return root
 
@@ -232,7 +253,7 @@ def _anchor(now: datetime) -> None:
     """Tell the system log of the tenants' checkpoints, so that none can be rewritten without rewriting it too."""
     due = Log.objects.filter(Q(anchored_at=None) | Q(anchored_at__lt=now - ANCHOR), anchored__lt=F("size"))
     for log in due.exclude(tenant_id=None):
-        root = Frontier.unpack(log.size, bytes(log.frontier)).root()
+        root = frontier_of(log).root()
         record(
             Event(
                 type=EventType.LOG_CHECKPOINT,

@@ -81,6 +81,8 @@ class TileFolder:
                 return (self._folder / candidate).read_bytes()
             except (FileNotFoundError, NotADirectoryError):
                 continue
+            except OSError as error:  # a folder in its place, another account's
+                raise TileMissing(f"{candidate} cannot be read: {error.strerror}") from error
         raise TileMissing(f"there is no {path}")
 
     def extend(self, old: int, leaves: Sequence[bytes]) -> None:

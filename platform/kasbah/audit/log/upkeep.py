@@ -10,7 +10,7 @@ from django.db import connection
 
 from kasbah.audit.export.verifier.events import Events, check_part
 from kasbah.audit.export.verifier.failure import Failed
-from kasbah.audit.log import cluster, keys, merkle, sequencer
+from kasbah.audit.log import cluster, keys, merkle, sequencer, stored, witnessing
 from kasbah.audit.log.memory import Memory, SignerRefuses
 from kasbah.audit.log.merkle import Frontier
 from kasbah.audit.log.models import Leaf, Log, SignedCheckpoint
@@ -20,6 +20,7 @@ from kasbah.audit.log.tiles import TileMissing, TileTree
 from kasbah.audit.models import Intake
 from kasbah.audit.services.events import ActorRef, Event, EventType, Resource
 from kasbah.audit.services.intake import record
+from kasbah.audit.services.receipts import origin_of
 from kasbah.common import rls
 
 PAGE = 10_000  # events read at once
@@ -55,7 +56,11 @@ def problems(log: Log) -> Iterator[str]:
                 else:
                     whole.append((leaf.index, event))
             yield from _read(log, whole, seen)
-            frontier = frontier.extended(bytes(leaf.hash) for leaf in leaves)
+            for found in _checkpoints(log, frontier, [bytes(leaf.hash) for leaf in leaves]):
+                if isinstance(found, Frontier):
+                    frontier = found
+                else:
+                    yield found
         yield from pruned.problems()
         if missed := sequencer.passed_over(log.tenant_id):
             yield f"{log.origin}: {missed} events have no place and stand before what the sequencer reached"
@@ -84,31 +89,48 @@ def _read(log: Log, whole: Sequence[tuple[int, Intake]], seen: Events) -> Iterat
                 yield f"{log.origin}: event {row.pk} (index {index}) is kept under another id, type or request"
 
 
+def _checkpoints(log: Log, frontier: Frontier, leaves: Sequence[bytes]) -> Iterator[str | Frontier]:
+    """What is wrong with the checkpoints of the sizes that the tree passes through while these leaves are added; at the
+    end the tree itself."""
+    start, end = frontier.size, frontier.size + len(leaves)
+    witnesses = [one.key for one in witnessing.configured()]
+    for row in SignedCheckpoint.objects.filter(log=log, size__gt=start, size__lte=end).order_by("size"):
+        frontier = frontier.extended(leaves[frontier.size - start : row.size - start])
+        found = list(stored.findings(log, row, witnesses))
+        if not found and bytes(row.root) != frontier.root():
+            found = [f"{log.origin}: the checkpoint of {row.size} events is about another tree"]
+        yield from found
+    yield frontier.extended(leaves[frontier.size - start :])
+
+
 def _signed(log: Log, frontier: Frontier) -> Iterator[str]:
     if frontier.pack() != bytes(log.frontier):
         yield f"{log.origin}: the tree of the leaves is not the one that the log was grown to"
     newest = SignedCheckpoint.objects.filter(log=log).order_by("-size").first()
-    if newest is None:
-        if log.size:
-            yield f"{log.origin}: no checkpoint is kept"
-        return
+    if newest is None and log.size:
+        yield f"{log.origin}: no checkpoint is kept"
+    elif newest is not None and newest.size != log.size:
+        yield f"{log.origin}: the newest checkpoint is about another tree, of {newest.size} events"
     try:
-        note = Note.parse(newest.note)
-        said = Checkpoint.parse(note.text)
-        if not note.verified(_may_have_signed(log, newest.size)):
+        if log.origin != origin_of(log.tenant_id):
+            yield f"{log.origin}: the log's name is not {origin_of(log.tenant_id)}"
+        signs = keys.key_of(log)
+        if newest is not None and signs is not None and not _signs(newest, signs, log):
             yield f"{log.origin}: the newest checkpoint is not signed by this log's key"
+        stored.read_successions(log)
+    except SignerRefuses as error:
+        yield str(error)
     except BadNote as error:
-        yield f"{log.origin}: the newest checkpoint: {error}"
-        return
-    if said != Checkpoint(log.origin, frontier.size, frontier.root()):
-        yield f"{log.origin}: the newest checkpoint is about another tree"
+        yield f"{log.origin}: the newest checkpoint, or the key before: {error}"
+    except stored.LogAltered as error:
+        yield error.finding
 
 
-def _may_have_signed(log: Log, size: int) -> list[Key]:
-    """The log's key; the one before, when the log has not grown since it handed over."""
+def _signs(newest: SignedCheckpoint, key: Key, log: Log) -> bool:
+    """Whether this key signed it, or the one before, when the log has not grown since it handed over."""
     last = log.successions.order_by("-created_at", "-id").first()
-    before = [Key.parse(last.old)] if last is not None and last.old and last.size == size else []
-    return [keys.log_key(log.origin), *before]
+    before = [Key.parse(last.old)] if last is not None and last.old and last.size == newest.size else []
+    return bool(Note.parse(newest.note).verified([key, *before]))
 
 
 def _remembered(log: Log, frontier: Frontier) -> Iterator[str]:
@@ -119,7 +141,8 @@ def _remembered(log: Log, frontier: Frontier) -> Iterator[str]:
         elif last.size > log.size or (last.size == log.size and last.root != frontier.root()):
             yield f"{log.origin}: the signer remembers another tree, of {last.size} events"
         tree = TileTree(log.tiled, sequencer.tiles(log).read)
-        if log.tiled == log.size and log.size and merkle.range_root(0, log.size, tree.node) != frontier.root():
+        root = merkle.range_root(0, log.tiled, tree.node) if log.tiled else merkle.EMPTY
+        if log.tiled > log.size or (log.tiled == log.size and root != frontier.root()):
             yield f"{log.origin}: the tiles are those of another tree"
     except (SignerRefuses, TileMissing) as error:
         yield f"{log.origin}: {error}"
@@ -150,7 +173,7 @@ def trust(log: Log, actor: ActorRef) -> Checkpoint:
     memory = Memory.of_installation()
     with memory.lock(), rls.platform_scope():
         log = Log.objects.get(pk=log.pk)
-        frontier = Frontier.unpack(log.size, bytes(log.frontier))
+        frontier = sequencer.frontier_of(log)
         checkpoint = Checkpoint(log.origin, log.size, frontier.root())
         last = memory.last(log.origin)
         if last is not None and last != checkpoint:

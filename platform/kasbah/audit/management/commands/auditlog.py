@@ -9,10 +9,12 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
-from kasbah.audit.log import cluster, keys, proofs, rotation, upkeep, witnessing
+from kasbah.audit.log import cluster, keys, proofs, rotation, sequencer, upkeep, witnessing
 from kasbah.audit.log.memory import SignerRefuses
 from kasbah.audit.log.models import Log
 from kasbah.audit.log.note import BadNote, Key
+from kasbah.audit.log.stored import LogAltered
+from kasbah.audit.log.tiles import TileMissing
 from kasbah.audit.services.events import ActorRef
 from kasbah.common import rls
 from kasbah.common.commands import Facts, KasbahCommand, operator
@@ -88,8 +90,10 @@ class Command(KasbahCommand):
                 else:
                     answer = options["file"].read_text(encoding="utf-8")
                     checkpoint = witnessing.keep_any(chosen[0], key, answer).checkpoint
-        except BadNote as error:
+        except (BadNote, TileMissing) as error:
             raise CommandError(str(error)) from error
+        except UnicodeDecodeError as error:
+            raise CommandError(f"{options['file']} is not UTF-8: it is no witness's answer") from error
         except OSError as error:
             raise CommandError(f"{options['file']}: {error.strerror}") from error
         return {"log": chosen[0].origin, "size": checkpoint.size, "file": str(options["file"])}
@@ -124,17 +128,22 @@ def _operator() -> ActorRef:
 
 
 def _shown(log: Log) -> Facts:
+    head, following, wrong = None, "", ""
     with rls.platform_scope():
-        head = proofs.head(log.tenant_id)
         place = cluster.find()
-    following = keys.held_for(log.origin)[0].key.vkey()
+        waiting = sequencer.unplaced(log.tenant_id)
+        try:
+            head, following = proofs.head(log.tenant_id), keys.held_for(log.origin)[0].key.vkey()
+        except LogAltered as error:
+            wrong = error.finding
     return {
-        "origin": head.origin,
-        "size": head.size,
-        "waiting": head.waiting,
+        "origin": log.origin,
+        "size": head.size if head else log.size,
+        "waiting": head.waiting if head else waiting,
         "moved_to_another_cluster": place.other,
-        "signed_at": head.signed_at,
-        "key": head.key,
+        "signed_at": head.signed_at if head else None,
+        "key": head.key if head else "",
         "answers_without_record": upkeep.answers_missing() if log.tenant_id is None else None,
-        "next_key": following if following != head.key else "",
+        "next_key": following if head and following != head.key else "",
+        "altered": wrong,
     }
