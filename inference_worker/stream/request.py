@@ -1,9 +1,15 @@
-"""What is asked of the engine: the client's body with what the platform must add."""
+"""What is asked of the engine: the client's body with what the platform must add.
+
+Only the few fields that are looked at become objects, the rest stays JSON as it came: a long conversation would hold
+the event loop, and with it the streams of all others and the worker's reports.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -25,6 +31,11 @@ DROPPED = ("stream_options", "request_id", "priority", "cache_salt")
 # What the platform sets besides; no client knows of it.
 ADDED = frozenset({"cache_salt", "stream_options"})
 
+_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_LIST = msgspec.json.Decoder(list[msgspec.Raw])
+_SEVERAL = re.compile(rb'\[\s*["\[]')
+_NULL = b"null"
+
 # What /tokenize takes of a chat request, so that its prompt is counted as the engine would read it.
 _TOKENIZED = ("model", "messages", "tools", "add_generation_prompt", "continue_final_message", "chat_template_kwargs")
 
@@ -38,12 +49,12 @@ class RequestRefused(ValueError):
 
 
 class EngineRequest(msgspec.Struct, frozen=True):
-    """A request ready for the engine; `n` choices for each of `prompts`."""
+    """A request ready for the engine, its fields as JSON; `n` choices for each of `prompts`."""
 
     path: str
     body: bytes
     stream: bool
-    fields: dict[str, Any]
+    fields: dict[str, msgspec.Raw]
     n: int = 1
     prompts: int = 1
 
@@ -56,29 +67,31 @@ def prepare(payload: Payload, *, model: str, salt: str) -> EngineRequest:
     if payload.path not in PATHS:
         raise RequestRefused(f"the worker does not serve {payload.path[:60]!r}")
     try:
-        fields = msgspec.json.decode(payload.body)
+        fields = _FIELDS.decode(payload.body)
+    except msgspec.ValidationError as error:
+        raise RequestRefused("the body is not a JSON object") from error
     except msgspec.DecodeError as error:
         raise RequestRefused("the body is not JSON") from error
-    if not isinstance(fields, dict):
-        raise RequestRefused("the body is not a JSON object")
     for name in FORBIDDEN & fields.keys():
-        if fields[name] is not None:
+        if _value(fields, name) is not None:
             raise RequestRefused(f"{name} may not be set by a request", name)
-    _check_switches(fields.get("chat_template_kwargs"))
+    _check_switches(_value(fields, "chat_template_kwargs"))
     generating = payload.path in GENERATING
     for name in DROPPED:
         fields.pop(name, None)
-    fields["model"] = model
+    added: dict[str, Any] = {"model": model}
     if generating or payload.path == EMBEDDINGS:
-        fields["cache_salt"] = salt
+        added["cache_salt"] = salt
     if generating:
-        fields["stream"] = payload.stream
+        added["stream"] = payload.stream
         if payload.stream:
-            fields["stream_options"] = {"include_usage": True, "continuous_usage_stats": True}
+            added["stream_options"] = {"include_usage": True, "continuous_usage_stats": True}
     elif payload.stream:
         raise RequestRefused(f"{payload.path} does not stream", "stream")
+    fields |= {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in added.items()}
+    body = msgspec.json.encode(fields)
     return EngineRequest(
-        payload.path, msgspec.json.encode(fields), payload.stream, fields, _whole(fields.get("n")), _prompts(fields)
+        payload.path, body, payload.stream, fields, _whole(_value(fields, "n")), _prompts(fields.get("prompt"))
     )
 
 
@@ -94,16 +107,17 @@ def _check_switches(variables: Any) -> None:
             raise RequestRefused(f"{variable[:40]!r} may not be set in {name} by a request", name)
 
 
-def schemas_of(fields: dict[str, Any]) -> list[Any]:
+def schemas_of(asked: Mapping[str, msgspec.Raw]) -> list[Any]:
     """The JSON schemas of a chat request that the engine would make a grammar of: of its format, of the tools that the
     model must use, and of tools that are strict."""
+    fields = {name: _value(asked, name) for name in ("response_format", "tool_choice", "tools")}
     found = []
-    form = fields.get("response_format")
+    form = fields["response_format"]
     if isinstance(form, dict) and isinstance(form.get("json_schema"), dict):
         found.append(form["json_schema"].get("schema"))
-    choice = fields.get("tool_choice")
+    choice = fields["tool_choice"]
     named = choice.get("function", {}).get("name") if isinstance(choice, dict) else None
-    for tool in fields.get("tools") or ():
+    for tool in fields["tools"] or ():
         function = tool.get("function") or {}
         if choice == "required" or function.get("strict") or (named is not None and named == function.get("name")):
             found.append(function.get("parameters"))
@@ -118,21 +132,26 @@ def cache_salt(key: bytes, tenant: str, epoch: int) -> str:
 def to_count(request: EngineRequest) -> bytes | None:
     """Body for /tokenize that counts the prompt of a request; None where it is given otherwise than as one text."""
     if request.path == CHAT:
-        kept = {name: request.fields[name] for name in _TOKENIZED if request.fields.get(name) is not None}
-        return msgspec.json.encode(kept)
+        kept = {name: request.fields[name] for name in _TOKENIZED if name in request.fields}
+        return msgspec.json.encode({name: value for name, value in kept.items() if bytes(value) != _NULL})
     text = request.fields.get("prompt" if request.path == COMPLETIONS else "input")
-    if not isinstance(text, str):
+    if text is None or not bytes(text).startswith(b'"'):
         return None
     return msgspec.json.encode({"model": request.fields["model"], "prompt": text})
+
+
+def _value(fields: Mapping[str, msgspec.Raw], name: str) -> Any:
+    """What one field says; None where it is not there. Raises RequestRefused where no program holds it."""
+    try:
+        return msgspec.json.decode(fields[name]) if name in fields else None
+    except msgspec.DecodeError as error:
+        raise RequestRefused(f"{name} cannot be read", name) from error
 
 
 def _whole(value: Any) -> int:
     return value if isinstance(value, int) and value > 0 else 1
 
 
-def _prompts(fields: dict[str, Any]) -> int:
+def _prompts(prompt: msgspec.Raw | None) -> int:
     """Number of prompts: a list of texts, or of lists of tokens, is several; a list of tokens is one."""
-    prompt = fields.get("prompt")
-    if isinstance(prompt, list) and prompt and isinstance(prompt[0], (str, list)):
-        return len(prompt)
-    return 1
+    return len(_LIST.decode(prompt)) if prompt is not None and _SEVERAL.match(bytes(prompt)) else 1

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from inference_worker.contract.frames import Body, Failed
@@ -69,12 +70,16 @@ def test_other_schemas_go_to_the_engine(serving: Serving) -> None:
         assert isinstance(given[0], Body), given[0]
 
 
+def tried(fields: dict[str, Any]) -> list[Any]:
+    return request.schemas_of({name: msgspec.Raw(msgspec.json.encode(value)) for name, value in fields.items()})
+
+
 def test_only_schemas_that_become_grammars_are_tried() -> None:
-    assert request.schemas_of(chat("x", **in_format("l"))) == [schema("l")]
-    assert request.schemas_of(chat("x", **in_tool("l"))) == []
+    assert tried(chat("x", **in_format("l"))) == [schema("l")]
+    assert tried(chat("x", **in_tool("l"))) == []
     other = {"tool_choice": {"type": "function", "function": {"name": "g"}}}
-    assert request.schemas_of(chat("x", **in_tool("l"), **other)) == []
-    assert request.schemas_of(chat("x", response_format={"type": "json_object"}, tools=None)) == []
+    assert tried(chat("x", **in_tool("l"), **other)) == []
+    assert tried(chat("x", response_format={"type": "json_object"}, tools=None)) == []
 
 
 def test_a_child_that_dies_is_started_again_and_the_job_goes_elsewhere(serving: Serving) -> None:

@@ -37,7 +37,7 @@ TABLE = "serving_idempotencykey"
 CLAIM = """
 INSERT INTO serving_idempotencykey AS held (id, tenant_id, api_key_id, key_digest, body_digest, job_id, expires_at)
 SELECT id, tenant, api_key, key_digest, body_digest, job, now() + %s * interval '1 hour'
-FROM unnest(%s::uuid[], %s::uuid[], %s::uuid[], %s::bytea[], %s::bytea[], %s::uuid[])
+FROM unnest(%s::uuid[], %s::uuid[], %s::uuid[], %b::bytea[], %b::bytea[], %s::uuid[])
     AS new (id, tenant, api_key, key_digest, body_digest, job)
 ON CONFLICT (api_key_id, key_digest) DO UPDATE SET job_id = excluded.job_id, body_digest = excluded.body_digest,
     response_sealed = NULL, status = NULL, expires_at = excluded.expires_at

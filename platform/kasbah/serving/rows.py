@@ -23,7 +23,7 @@ INSERT INTO serving_job (id, tenant_id, project_id, api_key_id, deployment_id, r
 SELECT id, tenant, project, api_key, deployment, request, endpoint, stream, data_class, policy, sites::jsonb, 'queued',
     1, site, owner, now() + %s * interval '1 second', payload, ticket, 0, 0, '', '', now()
 FROM unnest(%s::uuid[], %s::uuid[], %s::uuid[], %s::uuid[], %s::uuid[], %s::text[], %s::text[], %s::bool[],
-    %s::text[], %s::text[], %s::text[], %s::uuid[], %s::text[], %s::bytea[], %s::text[])
+    %s::text[], %s::text[], %s::text[], %s::uuid[], %s::text[], %b::bytea[], %s::text[])
 AS new (id, tenant, project, api_key, deployment, request, endpoint, stream, data_class, policy, sites, site, owner,
     payload, ticket)
 """

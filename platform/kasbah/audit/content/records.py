@@ -29,7 +29,7 @@ SELECT new.id, new.tenant_id, new.project_id, new.key_id, new.request_id, new.ev
     CASE WHEN gone.at IS NULL THEN new.opening END, CASE WHEN gone.at IS NULL THEN new.record_key END,
     CASE WHEN gone.at IS NULL THEN new.ciphertext END, gone.at, coalesce(gone.reason, ''), gone.event
 FROM unnest(%s::uuid[], %s::uuid[], %s::uuid[], %s::uuid[], %s::text[], %s::uuid[], %s::text[],
-    %s::text[], %s::text[], %s::text[], %s::text[], %s::int[], %s::bytea[], %s::bytea[], %s::bytea[])
+    %s::text[], %s::text[], %s::text[], %s::text[], %s::int[], %b::bytea[], %b::bytea[], %b::bytea[])
     AS new (id, tenant_id, project_id, key_id, request_id, event_id, part, form, data_class, level,
         policy, ceiling_days, opening, record_key, ciphertext)
 JOIN audit_contentkey AS key ON key.id = new.key_id AND key.destroyed_at IS NULL

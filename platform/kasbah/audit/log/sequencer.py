@@ -54,7 +54,7 @@ UNPLACED = """
 PASSED_OVER = UNPLACED.replace("(era, xid, id) >", "(era, xid, id) <=")
 INSERT_LEAVES = """
     INSERT INTO audit_leaf (event_id, tenant_id, log_id, index, hash)
-    SELECT e, t, l, i, h FROM unnest(%s::uuid[], %s::uuid[], %s::uuid[], %s::bigint[], %s::bytea[]) AS u(e, t, l, i, h)
+    SELECT e, t, l, i, h FROM unnest(%s::uuid[], %s::uuid[], %s::uuid[], %s::bigint[], %b::bytea[]) AS u(e, t, l, i, h)
 """
 
 START = (0, "0", UUID(int=0))

@@ -28,7 +28,7 @@ INSERT_ONE = (
 # One statement whatever the number of events, so that it is prepared once.
 INSERT_MANY = (
     "INSERT INTO audit_intake (id, tenant_id, type, request_id, event) "
-    "SELECT * FROM unnest(%s::uuid[], %s::uuid[], %s::text[], %s::text[], %s::bytea[]) "
+    "SELECT * FROM unnest(%s::uuid[], %s::uuid[], %s::text[], %s::text[], %b::bytea[]) "
     "RETURNING id, sha256(decode('00', 'hex') || event)"
 )
 
