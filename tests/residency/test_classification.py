@@ -223,6 +223,8 @@ HOSTILE = {
     "marks beyond": "\U00010a0f\U0001d165" * 500_000,
     "nearly phones": "0112345678 " * 900_000,
     "nearly IBANs": "FR7630006000011234567890188 " * 350_000,
+    "nearly IBANs in other groups": "FR76 30006 00001 12345678901 88 " * 300_000,
+    "words after what begins like an IBAN": "QA12 ab c1 d23 " * 600_000,
     "nearly cards": "4111111111111112 " * 600_000,
     "nearly CINs": "ab12345 " * 1_200_000,
     "pluses": "+(" * 5_000_000,

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 import unicodedata
@@ -17,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kasbah.residency.classification import characters, looking, spaced, text
+from kasbah.residency.classification import characters, looking, numbers, spaced, text
 from kasbah.residency.services.classification import LONGEST, UNREAD, look, text_of
 
 from .samples import KINDS
@@ -27,6 +28,7 @@ OTHERS_OF_DIGITS = [
     "٠١٢٣٤٥٦٧٨٩", "０１２３４５６７８９", "०१२३४५६७८९", "𝟎𝟏𝟐𝟑𝟒𝟓𝟔𝟕𝟖𝟗", "⓪①②③④⑤⑥⑦⑧⑨", "⓿❶❷❸❹❺❻❼❽❾", "⁰¹²³⁴⁵⁶⁷⁸⁹",
     "₀₁₂₃₄₅₆₇₈₉", "🯰🯱🯲🯳🯴🯵🯶🯷🯸🯹", "〇一二三四五六七八九", "".join(chr(0x1CCF0 + value) for value in range(10)),
     "".join(chr(0x11DE0 + value) for value in range(10)),
+    "〇〡〢〣〤〥〦〧〨〩", "0ⅠⅡⅢⅣⅤⅥⅦⅧⅨ", "零壹貳參肆伍陸柒捌玖", "零壹贰叁肆伍陆柒捌玖", "零壱弐参四五六七八九",
 ]  # fmt: skip
 UNSEEN = [chr(code) for first, last in characters.DEFAULT_IGNORABLE for code in {first, last}] + [
     "\u0301", "\u20e3", "\u0e34", "\u0941", "\x00", "\x1b", "\x1f", "\u0600", "\u00ad\u200d", "\u202e\u2066",
@@ -70,8 +72,8 @@ def in_arguments(value: str, levels: int = 1) -> dict[str, Any]:
     return {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": inner}}]}]}
 
 
-def in_parts(value: str, at: int) -> dict[str, Any]:
-    parts = [{"type": "text", "text": f"Pay: {value[:at]}"}, {"type": "text", "text": value[at:]}]
+def in_parts(value: str, at: int, second: str = "text") -> dict[str, Any]:
+    parts = [{"type": "text", "text": f"Pay: {value[:at]}"}, {"type": second, second: value[at:]}]
     return {"messages": [{"role": "user", "content": parts}]}
 
 
@@ -137,6 +139,10 @@ def _no_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text, "_kind", lambda _: "")
 
 
+def _groups_of_four(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numbers, "_any_groups", lambda _: re.compile("(?!)"))
+
+
 def _no_tabs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text, "_ESCAPED_CONTROL", text._ESCAPED)
 
@@ -153,6 +159,14 @@ HIDDEN: list[tuple[str, dict[str, Any], Any]] = [
     ("a negative float", in_tool(-float(CARD)), _no_numbers),
     ("groups as numbers", in_schema([4111, 1111, 1111, 1111]), _no_numbers),
     ("digits as numbers", in_schema([int(digit) for digit in CARD]), _no_numbers),
+    ("groups as texts", in_schema(["4111", "1111", "1111", "1111"]), _no_parts),
+    ("groups as texts and numbers", in_tool(["4111", 1111, "1111", 1111]), _no_parts),
+    ("digits as texts", in_schema(list(CARD)), _no_parts),
+    ("an IBAN's groups as texts", in_schema([IBAN[at : at + 4] for at in range(0, 27, 4)]), _no_parts),
+    ("a text and a refusal", in_parts(CARD, 8, "refusal"), _no_parts),
+    ("a bank's groups", in_message("FR76 30006 00001 12345678901 89"), _groups_of_four),
+    ("another bank's groups", in_message("DE89-37040044-0532013000"), _groups_of_four),
+    ("groups with letters", in_message("GB29 NWBK 601613 31926819"), _groups_of_four),
     ("nineteen digits", in_schema(6200000000000000000), _no_numbers),
     ("a variation selector", in_message("41\ufe00111\U000e01001" + CARD[6:]), _all_shown),
     ("tags", in_message("411111\U000e003411111\U000e003411111"), _all_shown),
@@ -176,10 +190,25 @@ HIDDEN: list[tuple[str, dict[str, Any], Any]] = [
 
 @pytest.mark.parametrize(("name", "body", "off"), HIDDEN, ids=[name for name, _, _ in HIDDEN])
 def test_no_place_hides_a_card(name: str, body: dict[str, Any], off: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert found(body) == {"payment-card": 1}
+    assert found(body) == {"iban" if "IBAN" in name or "bank" in name or "letters" in name else "payment-card": 1}
     # The control: without what reads it, the same look finds nothing.
     off(monkeypatch)
     assert found(body) == {}, name
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "QA12 this is an ordinary sentence with seven words",
+        "RO49 tests are green and nothing was found in 2024 or 2025",
+        "LC12 0 of 4 a1 b2 c3 d4 e5 f6 g7 h8 i9 j0 k1 l2",
+        "MT84 " + "word " * 10,
+        "壹佰貳拾參 and Chapter Ⅳ, Part Ⅻ",
+    ],
+)
+def test_words_after_what_begins_like_an_iban_are_none(value: str) -> None:
+    assert found(in_message(value)) == {}
+    assert found(in_schema(["red", "green", "4111", "blue", "1111", "1111"])) == {}
 
 
 @pytest.mark.parametrize(

@@ -43,12 +43,12 @@ def is_ignorable(char: str) -> bool:
 
 def digit_of(char: str) -> str | None:
     """The ASCII digit of the same value, or None: decimal digits of all scripts, circled, raised and others of
-    Numeric_Type Digit, and other numbers of one digit that are not letters."""
+    Numeric_Type Digit, and other numbers of one digit, such as Roman and Suzhou numerals, that are not letters."""
     young = _YOUNG_DIGITS.get(ord(char))
     if young is not None:
         return young
     value: float | None = unicodedata.digit(char, None)
-    if value is None and unicodedata.category(char) == "No":
+    if value is None and unicodedata.category(char) in {"No", "Nl"}:
         value = unicodedata.numeric(char, None)
     return str(int(value)) if value is not None and value in range(10) else None
 

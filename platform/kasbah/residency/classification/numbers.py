@@ -75,7 +75,7 @@ def lettered(text: str, budget: Budget) -> Iterator[Span]:
 
 
 def ibans(text: str, budget: Budget) -> Iterator[Span]:
-    """IBANs (ISO 13616), written at one go or in groups of four."""
+    """IBANs (ISO 13616), written at one go or in groups."""
     lengths, after = _iban_lengths(), 0
     for found in _IBAN.finditer(text):
         budget.tick()
@@ -99,12 +99,22 @@ def _is_iban(written: str) -> bool:
 
 
 def _take(text: str, start: int, length: int) -> str:
-    """The first `length` letters and digits, with what stands between groups of four; "" when it is not that."""
+    """The first `length` letters and digits, with what stands between groups of four, or between groups of any sizes,
+    as banks write their own numbers, where most are digits; "" when it is not that."""
     plain = text[start : start + length]
     if plain.isalnum():
         return plain if len(plain) == length else ""
     found = _grouped_iban(length).match(text, start)
+    if found is None and (found := _any_groups(length).match(text, start)):
+        digits = sum(map(str.isdigit, found[0]))
+        found = found if 2 * digits > length else None
     return found[0] if found else ""
+
+
+@cache
+def _any_groups(length: int) -> re.Pattern[str]:
+    """Groups of any sizes with a sign or two between them."""
+    return re.compile(rf"[^\W_](?:(?:(?!\f)[\W_]){{0,2}}+[^\W_]){{{length - 1}}}")
 
 
 @cache

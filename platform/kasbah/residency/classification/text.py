@@ -24,6 +24,7 @@ JOINT = "\x1f"  # between two parts of one message, which templates join with a 
 MOST_VALUES = 100_000  # of a JSON document
 MOST_BRACKETS = 300_000  # in its bytes: parsing a million empty lists takes half a second
 MOST_CHARACTERS = 20_000  # different ones beyond ASCII; Chinese, Japanese and Korean together use fewer
+LONGEST_WORD = 40  # characters of one in a list that may be a part of a number: an IBAN has 34
 FEWEST, MOST_DIGITS = 9, 25  # of a number with an exponent that is written out
 
 _LONG_VOWEL = re.compile("\u30fc(?<=[0-9].)(?=[0-9])")  # of Japanese, which is typed for a dash between digits
@@ -39,9 +40,15 @@ _SPACES, _LINES = re.compile(" {2,}+"), re.compile(r" ?\n[ \n]++")
 # A number that is written with an exponent, or with a fraction of zero.
 _EXPONENT = re.compile(r"(?<![0-9.])([0-9]{1,19}+)(?:\.([0-9]{1,25}+))?[eE]\+?([0-9]{1,2}+)(?![0-9A-Za-z_.])")
 _ZERO_FRACTION = re.compile(r"\.(?<=[0-9]{9}\.)0++(?![0-9A-Za-z_])")
-_IDEOGRAPHS = "\u3007\u96f6\u4e00\u4e8c\u4e09\u56db\u4e94\u516d\u4e03\u516b\u4e5d"  # 0, 0, 1 to 9
+# 0, 0, 1 to 9; then the forms that amounts of money are written in: traditional, simplified, Japanese.
+_IDEOGRAPHS = (
+    "\u3007\u96f6\u4e00\u4e8c\u4e09\u56db\u4e94\u516d\u4e03\u516b\u4e5d"
+    "\u58f9\u8cb3\u53c3\u8086\u4f0d\u9678\u67d2\u634c\u7396"
+    "\u8d30\u53c1\u9646\u58f1\u5f10\u53c2"
+)
 _IDEOGRAPHIC = re.compile(f"[{_IDEOGRAPHS}]{{2,}}+")
-_VALUES = str.maketrans(_IDEOGRAPHS, "00123456789")
+_VALUES = str.maketrans(_IDEOGRAPHS, "00123456789123456789236123")
+_PART, _WORD = "part", "word"
 
 
 def strings(body: bytes) -> Iterator[str]:
@@ -80,23 +87,33 @@ class _Joined:
 
 
 def _neighbours_joined(values: list[Any]) -> Iterator[Any]:
-    """The same values, where parts of a message, and numbers, that stand beside each other are one text."""
+    """The same values, where parts of a message that stand beside each other are one text, and so are numbers and
+    single words: a card's number by its groups, in a list."""
     for kind, group in groupby(values, _kind):
         neighbours = list(group)
         if not kind or len(neighbours) == 1:
             yield from neighbours
-        elif kind == "number":
-            yield ", ".join(map(_digits, neighbours))
+        elif kind == _WORD:
+            yield ", ".join(value if isinstance(value, str) else _digits(value) for value in neighbours)
         else:
-            yield _Joined([value[kind] for value in neighbours])
+            yield _Joined([value[_said_in(value)] for value in neighbours])
             for value in neighbours:
-                yield {key: other for key, other in value.items() if key != kind}
+                yield {key: other for key, other in value.items() if key != _said_in(value)}
 
 
 def _kind(value: Any) -> str:
     if isinstance(value, dict):
-        return next((name for name in ("text", "refusal") if isinstance(value.get(name), str)), "")
-    return "number" if _is_number(value) else ""
+        return _PART if _said_in(value) else ""
+    return _WORD if _is_number(value) or (isinstance(value, str) and _is_word(value)) else ""
+
+
+def _is_word(text: str) -> bool:
+    return len(text) <= LONGEST_WORD and len(text.split()) == 1
+
+
+def _said_in(part: dict[str, Any]) -> str:
+    """The field that is the text of a message's part; templates read text and refusals alike."""
+    return next((name for name in ("text", "refusal") if isinstance(part.get(name), str)), "")
 
 
 def _is_number(value: Any) -> bool:
