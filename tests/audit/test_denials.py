@@ -27,6 +27,7 @@ from kasbah.config import noted
 from kasbah.gateway.app import create_app
 from kasbah.gateway.exchange import Exchange
 from tests import factories
+from tests.audit.logs import unguarded
 from tests.infra import code
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -221,3 +222,12 @@ def test_every_setting_is_noted_or_left_out() -> None:
     assert known - set(noted.NOTED) - set(noted.LEFT_OUT) == set(), "is it a secret? Say so in kasbah/config/noted.py"
     assert set(noted.NOTED) & set(noted.LEFT_OUT) == set()
     assert (set(noted.NOTED) | set(noted.LEFT_OUT)) - known == set()
+
+
+@pytest.mark.parametrize("altered", [b"\xff", b"[]", b"{", b'{"resource":{"id":"serve"},"details":{"settings":[1]}}'])
+def test_an_altered_event_of_the_settings_keeps_no_process_from_its_start(superuser: Any, altered: bytes) -> None:
+    assert noted.note("serve")
+    assert not noted.note("serve")
+    with unguarded(superuser) as execute:
+        execute("UPDATE audit_intake SET event = %s WHERE type = 'configuration.changed'", [altered])
+    assert noted.note("serve"), "what it was is not known any more, so it is told again"

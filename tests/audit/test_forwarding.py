@@ -22,7 +22,7 @@ from kasbah.common import rls
 from kasbah.common.errors import Conflict
 from tests import factories
 from tests.audit.forwarded import again, firsts, log_of, row, to_https, to_syslog, waiting
-from tests.audit.logs import WHO, run, write
+from tests.audit.logs import WHO, run, unguarded, write
 from tests.audit.receivers import Authority, HttpsReceiver, SyslogReceiver, parsed, served
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -124,6 +124,46 @@ def test_https_that_took_but_did_not_say_so_gets_it_again_at_its_new_address(
     assert (event["type"], event["details"]["fields"]) == ("forwarding.changed", ["address"])  # type: ignore[index]
 
 
+@pytest.mark.parametrize("altered", [b"[]", b"\xff", b'{"details":{}}', b"["])
+def test_an_altered_event_is_named_and_stops_nothing_behind_it(
+    tenant: UUID, receiver: SyslogReceiver, superuser: Any, altered: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, *others = write(tenant, 5)
+    run()
+    with unguarded(superuser) as execute:
+        execute("UPDATE audit_intake SET event = %s WHERE id = %s", [altered, first])
+    lake = HttpsReceiver(receiver.authority)
+    soc = to_syslog(receiver, tenant_id=tenant, from_start=True)
+    with served(lake) as url:
+        other = to_https(url, receiver.authority, tenant_id=tenant, from_start=True)
+        again()
+    assert firsts(receiver.messages, f"test/audit/{tenant}")[: len(others)] == others
+    assert [line["metadata"]["uid"] for line in lake.lines][: len(others)] == [str(one) for one in others]
+    for each in (soc, other):
+        assert f"1 events were altered in the database and are left out (test/audit/{tenant} 0)" in row(each).last_error
+        assert (row(each).failures, waiting(each)) == (0, 0)
+    assert "run: auditlog check" in caplog.text
+
+
+def test_the_fault_of_one_destination_keeps_the_others_from_nothing(
+    tenant: UUID, receiver: SyslogReceiver, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tenant, 5)
+    run()
+    bad = to_syslog(receiver, "bad", tenant_id=tenant, from_start=True)
+    good = to_syslog(receiver, "good", tenant_id=tenant, from_start=True)
+    opened = sending.opened
+
+    def failing(one: Forwarder) -> Any:
+        if one.pk == bad.pk:
+            raise KeyError("a defect")
+        return opened(one)
+
+    monkeypatch.setattr(sending, "opened", failing)
+    again()
+    assert (waiting(good), waiting(bad) > 0) == (0, True)
+
+
 def test_a_busy_log_lets_others_in(tenant: UUID, receiver: SyslogReceiver, quick: None) -> None:
     write(tenant, 100)
     write(None, 5)
@@ -208,8 +248,7 @@ def test_what_was_taken_but_not_noted_comes_again_with_its_id(
 
     with monkeypatch.context() as patch:
         patch.setattr(sending, "_taken", crash)
-        with pytest.raises(RuntimeError):
-            sending.forward()
+        assert sending.forward() == 0
     again()
     ids = [each.data["id"] for each in receiver.messages]
     assert ids == [str(each) for each in log_of(tenant)] * 2

@@ -19,6 +19,7 @@ from kasbah.serving.housekeeping.sweep import sweep
 from kasbah.serving.models import Job
 from kasbah.serving.services import submit_background
 from tests import factories
+from tests.audit.logs import unguarded
 from tests.serving.stand_in import StandIn
 from tests.serving.world import World
 
@@ -62,6 +63,25 @@ def begun(world: World, standing: StandIn) -> datetime:
     assert told() == []
     answer(world, standing, 3)
     return now
+
+
+@pytest.mark.parametrize("altered", [b"\xff", b"[]", b"{", b'{"outcome":1}'])
+def test_an_altered_outcome_is_no_record_and_ends_no_comparison(
+    standing: StandIn, begun: datetime, superuser: Any, altered: bytes
+) -> None:
+    say(standing, "a", 13)
+    with unguarded(superuser) as execute:
+        execute(
+            "UPDATE audit_intake SET event = %s WHERE id = (SELECT max(id::text)::uuid FROM audit_intake"
+            " WHERE type = 'inference.outcome')",
+            [altered],
+        )
+    reconcile(begun + HOUR)
+    assert reconcile(begun + 2 * HOUR) == 1
+    assert told()[-1]["details"]["missing"] == 1
+    with unguarded(superuser) as execute:
+        execute("UPDATE audit_intake SET event = %s WHERE type = 'log.reconciled'", [altered])
+    call_command("auditlog", "status", stdout=io.StringIO())
 
 
 def test_what_is_on_record_agrees(standing: StandIn, begun: datetime) -> None:

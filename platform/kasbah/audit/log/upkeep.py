@@ -149,10 +149,14 @@ def _remembered(log: Log, frontier: Frontier) -> Iterator[str]:
 
 
 def answers_missing() -> int | None:
-    """Answers of workers without a record, as of the last comparison; None before the first."""
+    """Answers of workers without a record, as of the last comparison; None before the first, or where its event is none
+    any more."""
     with rls.platform_scope():
         told = Intake.objects.filter(tenant_id=None, type=EventType.LOG_RECONCILED.value).order_by("-id").first()
-    return int(json.loads(bytes(told.event))["details"]["missing"]) if told is not None else None
+    try:
+        return int(json.loads(bytes(told.event))["details"]["missing"]) if told is not None else None
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
 
 
 def rebuild_tiles(log: Log) -> None:

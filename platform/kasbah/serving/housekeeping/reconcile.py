@@ -9,7 +9,9 @@ of a worker its last seconds are not compared.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import cache
 
 from django.db import transaction
 from django.utils import timezone
@@ -33,14 +35,14 @@ def reconcile(now: datetime | None = None) -> int:
     now = now or timezone.now()
     with rls.platform_scope():
         rows = {row.worker_id: row for row in Reconciliation.objects.all()}
-        compared = []
+        compared, on_record = [], cache(answers)  # most workers were compared at the same time
         for worker in Worker.objects.exclude(start=""):
             with isolation.apart(f"The reconciliation of worker {worker.name}"), transaction.atomic():
                 row = rows.get(worker.id)
                 if row is None or row.start != worker.start:
                     _begin(worker, now)
                 else:
-                    _compare(row, worker, now)
+                    _compare(row, worker, now, on_record)
                     compared.append(row)
         if compared:
             _tell(compared)
@@ -69,11 +71,13 @@ def _begin(worker: Worker, now: datetime) -> None:
     )
 
 
-def _compare(row: Reconciliation, worker: Worker, now: datetime) -> None:
+def _compare(
+    row: Reconciliation, worker: Worker, now: datetime, on_record: Callable[[datetime, datetime], dict[str, int]]
+) -> None:
     until = now - LAG
     if until < row.said_at + SETTLED:
         return  # asked too soon after the last time
-    row.recorded += answers(row.compared_to, until).get(str(worker.id), 0)
+    row.recorded += on_record(row.compared_to, until).get(str(worker.id), 0)
     row.missing = max(0, row.answered - row.base - row.recorded)
     row.answered, row.said_at, row.compared_to = worker.answered, now, until
     row.save()
