@@ -14,8 +14,8 @@ from rest_framework.test import APIClient
 from kasbah.common import rls
 from kasbah.common.errors import Conflict, Forbidden, NotFound
 from kasbah.identity import services
-from kasbah.identity.models import AccountChange, Invitation, Membership, Role, User
-from kasbah.identity.services import actor_of_key, invitations
+from kasbah.identity.models import AccountChange, Invitation, InvitationState, Membership, Role, User
+from kasbah.identity.services import Actor, actor_of_key, invitations
 from tests import factories
 from tests.factories import SYSTEM, fresh
 
@@ -135,6 +135,22 @@ def test_it_ends_by_the_clock_by_withdrawal_and_with_who_made_it(
         services.update_user(SYSTEM, home.admin, name="x")
         accept(grace, again)
     assert roles(home, grace) == ["developer"]
+
+
+def test_one_invitation_that_cannot_be_looked_at_keeps_the_others_from_nothing(
+    home: factories.Household, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(invitations, "LASTS", timedelta(seconds=-1))
+    first, _ = (services.invite(fresh(home.admin), home.tenant, f"{n}@example.org", Role.DEVELOPER) for n in range(2))
+    real = invitations._end
+
+    def failing(actor: Actor, row: Invitation, state: InvitationState) -> None:
+        if row.id == first.id:
+            raise ValueError("a defect")
+        real(actor, row, state)
+
+    monkeypatch.setattr(invitations, "_end", failing)
+    assert invitations.expire_due() == 1
 
 
 def test_a_key_invites_no_longer_than_it_and_its_maker_may(home: factories.Household) -> None:

@@ -5,6 +5,7 @@ So whoever manages members learns nothing of people elsewhere, and nobody is mad
 
 from __future__ import annotations
 
+import logging
 from datetime import timedelta
 from uuid import UUID
 
@@ -15,6 +16,7 @@ from django.utils import timezone
 from kasbah.audit.services import Event, EventType, Resource, record
 from kasbah.common import rls, validation
 from kasbah.common.errors import Conflict, Forbidden, Invalid, NotFound
+from kasbah.common.isolation import Isolation
 from kasbah.common.requestid import current
 from kasbah.identity.models import ApiKey, Invitation, InvitationState, Membership, Tenant, User
 from kasbah.identity.services.actors import API_KEY, USER, Actor, actor_of_user, system
@@ -23,6 +25,8 @@ from kasbah.identity.services.tenants import enter_member, refuse_own, require_r
 
 LASTS = timedelta(days=7)
 MOST_OPEN = 500  # of one tenant
+logger = logging.getLogger(__name__)
+isolation = Isolation(logger)
 LAPSED = "This invitation has lapsed: whoever made it may no longer add members. Ask for another one."
 
 
@@ -104,9 +108,14 @@ def expire_due() -> int:
     """End the invitations that nobody accepted in time, and those of who may no longer invite; answers how many."""
     ended = 0
     with rls.platform_scope():
-        rows = Invitation.objects.select_for_update(skip_locked=True, of=("self",)).select_related("tenant")
-        for row in rows.filter(state=InvitationState.OPEN).order_by("id"):
-            if row.expires_at <= timezone.now() or not _may_still(row):
+        waiting = list(
+            Invitation.objects.filter(state=InvitationState.OPEN).order_by("id").values_list("id", flat=True)
+        )
+    for ident in waiting:
+        with isolation.apart(f"Invitation {ident}"), rls.platform_scope():
+            rows = Invitation.objects.select_for_update(skip_locked=True, of=("self",)).select_related("tenant")
+            row = rows.filter(pk=ident, state=InvitationState.OPEN).first()
+            if row is not None and (row.expires_at <= timezone.now() or not _may_still(row)):
                 _end(system("housekeeping"), row, InvitationState.EXPIRED)
                 ended += 1
     return ended
