@@ -44,9 +44,16 @@ Serve = Callable[[socket.socket], None]
 def listening(serve: Serve, context: ssl.SSLContext | None = None) -> Iterator[int]:
     """The port of a server that gives each connection to `serve`, in a thread."""
 
-    def one(line: socket.socket) -> None:
-        with contextlib.suppress(OSError), line:
-            serve(context.wrap_socket(line, server_side=True) if context else line)
+    lines: list[socket.socket] = []
+    threads: list[threading.Thread] = []
+
+    def one(plain: socket.socket) -> None:
+        with contextlib.suppress(OSError), plain, _wrapped(plain) as line:
+            lines.append(line)
+            serve(line)
+
+    def _wrapped(plain: socket.socket) -> socket.socket:
+        return context.wrap_socket(plain, server_side=True) if context else plain
 
     def accept() -> None:
         while True:
@@ -54,21 +61,29 @@ def listening(serve: Serve, context: ssl.SSLContext | None = None) -> Iterator[i
                 line, _ = listener.accept()
             except OSError:
                 return
-            threading.Thread(target=one, args=(line,), daemon=True).start()
+            threads.append(threading.Thread(target=one, args=(line,), daemon=True))
+            threads[-1].start()
 
     listener = socket.create_server(("127.0.0.1", 0))
-    threading.Thread(target=accept, daemon=True).start()
+    acceptor = threading.Thread(target=accept, daemon=True)
+    acceptor.start()
     try:
         yield listener.getsockname()[1]
     finally:
         with contextlib.suppress(OSError):
             listener.shutdown(socket.SHUT_RDWR)
         listener.close()
+        acceptor.join(5)
+        for line in lines:
+            line.close()
+        for thread in threads:
+            thread.join(10)
 
 
 def hang(line: socket.socket) -> None:
     """Takes the connection and never says anything."""
-    time.sleep(60)
+    while line.fileno() != -1:  # until the test closes it
+        time.sleep(0.05)
 
 
 def drip(line: socket.socket) -> None:

@@ -56,7 +56,7 @@ class Facts:
     """What the guide's commands told, for the ones after them."""
 
     def __init__(self) -> None:
-        self.told = {"DIGEST": "", "ID": "", "FINGERPRINT": ""}  # words of the guide that stand for them
+        self.told = {"DIGEST": "", "SEEN": "", "ID": "", "FINGERPRINT": ""}  # words of the guide that stand for them
         self.key = ""
 
 
@@ -86,6 +86,10 @@ def carry_out(running: Production) -> Facts:
         match words:
             case ["registermodel", *_]:
                 facts.told["DIGEST"] = told["digest"]
+            case ["approveversion", "--digest", _]:
+                facts.told["SEEN"] = told["approval_digest"]
+            case ["policies", *_]:
+                facts.told["SEEN"] = told[0]["comparison"]
             case ["enroltoken", *_]:
                 (running.secrets / "site_main_enrol_token").write_text(told["token"])
                 running.start("worker-main")

@@ -125,14 +125,14 @@ def test_a_used_up_quota_is_not_tried_again_and_a_burst_is(stack: Stack) -> None
         sdk_of(stack, spent).chat.completions.create(model="mini", messages=MESSAGES)  # type: ignore[arg-type]
     assert quota.value.code == "insufficient_quota"
     assert requests_in_log(stack, spent) == 1
-    # Thirty a minute: the bucket is empty after thirty, and holds one more two seconds later.
-    set_limit(factories.SYSTEM, hasty.tenant, scope="tenant", subject_id=hasty.tenant.id, requests_per_minute=30)
+    # Twelve a minute: the bucket is empty after twelve, and holds one more five seconds after the first.
+    set_limit(factories.SYSTEM, hasty.tenant, scope="tenant", subject_id=hasty.tenant.id, requests_per_minute=12)
     client = sdk_of(stack, hasty)
     begun = time.monotonic()
-    for _ in range(31):
+    for _ in range(13):
         client.chat.completions.create(model="mini", messages=MESSAGES, max_tokens=1)  # type: ignore[arg-type]
-    assert len(jobs_of(hasty)) == 31
-    assert requests_in_log(stack, hasty) > 31, "the SDK was told to wait, waited, and got its answer"
+    assert len(jobs_of(hasty)) == 13
+    assert requests_in_log(stack, hasty) > 13, "the SDK was told to wait, waited, and got its answer"
     assert time.monotonic() - begun < 20
 
 
