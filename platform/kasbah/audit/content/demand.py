@@ -17,20 +17,29 @@ from kasbah.audit.asked import AskedState
 from kasbah.audit.content.erasure import COVERS, ERASE, KEPT, digest_of
 from kasbah.audit.models import Erasure
 from kasbah.audit.services.events import ActorRef, Event, EventType, Resource
+from kasbah.common.errors import Conflict
 
 MOST_TOLD = 500  # requests that an event names
+# An event that is still what was signed, or has no place yet; what was altered may be of any shape.
+SIGNED = "coalesce(leaf.hash = sha256(decode('00', 'hex') || event.event), true)"
 # The actor stands in the event alone. Content is never without its event.
-REACH = """
+REACH = f"""
     content.tenant_id = %(tenant)s
     AND (%(key)s::uuid IS NULL OR content.key_id = %(key)s)
     AND (%(request)s = '' OR content.request_id = %(request)s)
     AND (%(since)s::timestamptz IS NULL OR content.created_at >= %(since)s)
     AND (%(until)s::timestamptz IS NULL OR content.created_at < %(until)s)
     AND (%(actors)s::text[] IS NULL OR EXISTS (
-        SELECT FROM audit_intake AS event WHERE event.id = content.event_id
-        AND convert_from(event.event, 'UTF8')::jsonb #>> '{actor,id}' = ANY(%(actors)s)
+        SELECT FROM audit_intake AS event LEFT JOIN audit_leaf AS leaf ON leaf.event_id = event.id
+        WHERE event.id = content.event_id
+        AND CASE WHEN {SIGNED} THEN convert_from(event.event, 'UTF8')::jsonb #>> '{{actor,id}}' END = ANY(%(actors)s)
     ))
 """
+NOBODYS = f"""
+SELECT content.request_id FROM audit_content AS content JOIN audit_intake AS event ON event.id = content.event_id
+LEFT JOIN audit_leaf AS leaf ON leaf.event_id = event.id
+WHERE content.tenant_id = %s AND {KEPT} AND NOT {SIGNED} ORDER BY content.id LIMIT 1
+"""  # noqa: S608 - constants
 FIND = f"""
 SELECT content.id, content.request_id, content.data_class, content.created_at FROM audit_content AS content
 WHERE {KEPT} AND {REACH} ORDER BY content.id FOR UPDATE OF content
@@ -86,8 +95,19 @@ def key_of(tenant_id: UUID, month: date) -> UUID | None:
 
 
 def find(target: Target) -> list[Hit]:
-    """The records that are kept and would go, locked."""
+    """The records that are kept and would go, locked.
+
+    Raises Conflict (log_altered) where a person's are looked for and nobody can say any more whose some are.
+    """
     with connection.cursor() as cursor:
+        if target.actors is not None:
+            cursor.execute(NOBODYS, [target.tenant_id])
+            if (row := cursor.fetchone()) is not None:
+                raise Conflict(
+                    f"The event of request {row[0]} was altered in the database, so nobody can say whose content it"
+                    " was. Erase that request by its own id first, and have an operator run: manage.py auditlog check",
+                    code="log_altered",
+                )
         cursor.execute(FIND, target.parameters)
         return [Hit(*row) for row in cursor.fetchall()]
 
