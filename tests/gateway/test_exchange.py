@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 
-from kasbah.common.errors import Invalid, RateLimited, TimedOut, TooLarge
+from kasbah.common.errors import Invalid, RateLimited, TimedOut, TooLarge, Unavailable
+from kasbah.common.shares import SharedPool
 from kasbah.gateway import exchange as exchanges
 from kasbah.gateway.exchange import ClientGone, Exchange, error_headers
+
+ROOM = SharedPool("bytes", 2**30)
 
 
 class Wire:
@@ -42,12 +45,12 @@ class Wire:
 
 
 async def test_a_body_in_pieces_is_put_together() -> None:
-    assert await Wire(b"a", b"b", b"c").exchange().body() == b"abc"
+    assert await Wire(b"a", b"b", b"c").exchange().body(ROOM, None) == b"abc"
 
 
 async def test_the_limit_holds_by_announcement_by_piece_and_by_sum(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exchanges, "MAX_BODY", 10)
-    assert await Wire(b"x" * 10).exchange().body() == b"x" * 10
+    assert await Wire(b"x" * 10).exchange().body(ROOM, None) == b"x" * 10
     for wire, headers in (
         (Wire(b""), [(b"content-length", b"11")]),
         (Wire(b""), [(b"content-length", b"9" * 400)]),
@@ -55,14 +58,33 @@ async def test_the_limit_holds_by_announcement_by_piece_and_by_sum(monkeypatch: 
         (Wire(b"x" * 6, b"x" * 5), []),
     ):
         with pytest.raises(TooLarge) as raised:
-            await wire.exchange(headers).body()
+            await wire.exchange(headers).body(ROOM, None)
         assert (b"connection", b"close") in error_headers(raised.value)
 
 
+async def test_bodies_together_have_bounds_and_nobody_has_more_than_half() -> None:
+    """Four thousand connections that each wait to end a body of 4 MiB would be 16 GiB."""
+    room = SharedPool("bytes of requests", 1000)
+    exchanges = [Wire(b"x" * 50, b"x" * 50).exchange() for _ in range(6)]
+    for exchange in exchanges[:5]:
+        await exchange.body(room, "finance")
+    with pytest.raises(RateLimited) as refused:
+        await exchanges[5].body(room, "finance")
+    assert refused.value.code == "share_used"
+    exchanges += [Wire(b"x" * 250).exchange(), Wire(b"x" * 251).exchange()]
+    assert await exchanges[6].body(room, "hospital") == b"x" * 250
+    with pytest.raises(Unavailable):
+        await exchanges[7].body(room, "city")
+    # What was held comes back, also of a body that was refused half way.
+    for exchange in exchanges:
+        exchange.release()
+    assert await Wire(b"x" * 500).exchange().body(room, "city") == b"x" * 500
+
+
 async def test_a_body_without_a_coding_may_say_so_in_any_case() -> None:
-    assert await Wire(b"x").exchange([(b"content-encoding", b"Identity")]).body() == b"x"
+    assert await Wire(b"x").exchange([(b"content-encoding", b"Identity")]).body(ROOM, None) == b"x"
     with pytest.raises(Invalid) as raised:
-        await Wire(b"x").exchange([(b"content-encoding", b"GZIP")]).body()
+        await Wire(b"x").exchange([(b"content-encoding", b"GZIP")]).body(ROOM, None)
     assert raised.value.param == "content-encoding"
 
 
@@ -89,12 +111,12 @@ async def test_a_body_that_does_not_come(monkeypatch: pytest.MonkeyPatch) -> Non
     wire = Wire(b"a", b"b")
     del wire._messages[1]
     with pytest.raises(TimedOut, match="did not arrive"):
-        await wire.exchange().body()
+        await wire.exchange().body(ROOM, None)
 
 
 async def test_a_client_that_leaves_while_it_sends() -> None:
     with pytest.raises(ClientGone):
-        await Wire(b"a", leaves=True).exchange().body()
+        await Wire(b"a", leaves=True).exchange().body(ROOM, None)
 
 
 async def test_a_client_that_does_not_read_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

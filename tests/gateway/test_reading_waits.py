@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import time
 from functools import partial
@@ -14,8 +15,10 @@ import pytest
 
 from kasbah.common.errors import Invalid
 from kasbah.gateway import reading
+from kasbah.gateway.app import create_app
 from kasbah.gateway.bodies import base, chat, schemas, tokenize
 from kasbah.gateway.reading import Reading
+from kasbah.gateway.runtime import Runtime
 
 SIZE = 4_000_000
 # JSON that is slow to make objects of: many small ones, deep ones, keys, and numbers that are hard to round.
@@ -144,3 +147,29 @@ async def test_large_bodies_take_turns_and_leave_the_loop_to_others(monkeypatch:
     # The control: without turns all of one tenant's come first, and nobody else has the loop meanwhile.
     monkeypatch.setattr(reading, "LARGE", 10**9)
     assert "".join(await _order()).startswith("ffffh")
+
+
+async def test_what_lives_as_long_as_the_process_is_left_out_of_collections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large body causes several, and each would look at every object of the program."""
+
+    async def nothing(self: Any) -> None:
+        """In place of connecting."""
+
+    monkeypatch.setattr(Runtime, "open", nothing)
+    messages = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        if len(messages) == 1:
+            assert gc.get_freeze_count() > 10_000
+        return messages.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    try:
+        gc.unfreeze()
+        await create_app()({"type": "lifespan"}, receive, send)
+    finally:
+        gc.unfreeze()
+    assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]

@@ -27,20 +27,20 @@ class SharedPool:
         self._lock = threading.Lock()
 
     @contextmanager
-    def hold(self, caller: Hashable) -> Iterator[None]:
-        """One place. Raises RateLimited when `caller` has its share, Unavailable when others have all."""
+    def hold(self, caller: Hashable, count: int = 1) -> Iterator[None]:
+        """So many places. Raises RateLimited when `caller` has its share, Unavailable when others have all."""
         with self._lock:
             held = self._held[caller]
-            if held >= self._free:
+            if held + count > self._free:
                 raise self._refusal(held)
-            self._free -= 1
-            self._held[caller] += 1
+            self._free -= count
+            self._held[caller] += count
         try:
             yield
         finally:
             with self._lock:
-                self._free += 1
-                self._held[caller] -= 1
+                self._free += count
+                self._held[caller] -= count
                 if not self._held[caller]:
                     del self._held[caller]
 

@@ -13,11 +13,12 @@ from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 
 from kasbah.common.errors import Invalid, KasbahError
 from kasbah.common.http_headers import join_headers
-from kasbah.common.shares import FairQueue
+from kasbah.common.shares import FairQueue, SharedPool
 from kasbah.gateway.app import PREFIXES
 from kasbah.gateway.exchange import STALL_TIMEOUT, ClientGone, Exchange, Message, Receive, Scope, Send
 
 PATIENCE = 10.0  # seconds a request waits for its turn
+MAX_BYTES = 128 * 1024 * 1024  # of bodies that are read before anybody has looked who asks
 Application = Callable[..., Awaitable[None]]  # of scope, receive and send
 
 
@@ -29,6 +30,7 @@ class Front:
         self._gateway = gateway
         self._django = django
         self._turns = FairQueue("A place to serve this request", room, PATIENCE)
+        self._room = SharedPool("bytes of requests", MAX_BYTES)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Route by path; the gateway owns the lifespan, because it holds the pools and readers."""
@@ -50,14 +52,17 @@ class Front:
         exchange = Exchange(scope, receive, send)
         with suppress(ClientGone):
             try:
-                body = await exchange.body()
-                async with self._turn(scope):
+                caller = _caller(scope)
+                body = await exchange.body(self._room, caller)
+                async with self._turn(scope, caller):
                     await self._django(scope, _whole(body, receive), _impatient(send))
             except KasbahError as error:
                 await _refuse(exchange, error)
+            finally:
+                exchange.release()
 
-    def _turn(self, scope: Scope) -> AbstractAsyncContextManager[None]:
-        return nullcontext() if scope["path"].startswith("/static/") else self._turns.turn(_caller(scope))
+    def _turn(self, scope: Scope, caller: bytes) -> AbstractAsyncContextManager[None]:
+        return nullcontext() if scope["path"].startswith("/static/") else self._turns.turn(caller)
 
 
 def _caller(scope: Scope) -> bytes:

@@ -107,7 +107,7 @@ async def authenticate(runtime: Runtime, exchange: Exchange) -> Principal:
 async def understand(runtime: Runtime, exchange: Exchange, endpoint: Endpoint) -> Wish:
     """Authenticate, read and check the request. Raises KasbahError."""
     principal = await authenticate(runtime, exchange)
-    data = await exchange.body()
+    data = await exchange.body(runtime.room, principal.tenant_id)
     facts = await runtime.tenants.facts(principal.tenant_id)
     body, deployment = await runtime.reading.read(len(data), principal.tenant_id, lambda: _read(endpoint, data, facts))
     exchange.notes["model"] = deployment.name

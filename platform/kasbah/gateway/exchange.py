@@ -11,8 +11,8 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Hashable, Iterable, MutableMapping
+from contextlib import ExitStack, suppress
 from typing import Any
 from urllib.parse import parse_qsl, quote
 
@@ -21,6 +21,7 @@ import msgspec
 from kasbah.common import csp
 from kasbah.common.errors import Invalid, KasbahError, TimedOut, TooLarge
 from kasbah.common.ids import uuid7
+from kasbah.common.shares import SharedPool
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -58,6 +59,7 @@ class Exchange:
     """A request and its answer. `notes` are what the access log tells besides."""
 
     __slots__ = (
+        "_holding",
         "_receive",
         "_send",
         "_started",
@@ -75,6 +77,7 @@ class Exchange:
         self._receive = receive
         self._send = send
         self._started = time.perf_counter()
+        self._holding = ExitStack()
         self.request_id = f"req_{uuid7().hex}"
         self.method: str = scope["method"]
         self.path: str = scope["path"]
@@ -110,8 +113,10 @@ class Exchange:
             found[name] = value
         return found
 
-    async def body(self) -> bytes:
-        """The whole body. Raises TooLarge over 4 MiB, TimedOut when it does not come, Invalid, ClientGone."""
+    async def body(self, room: SharedPool, caller: Hashable) -> bytes:
+        """The whole body, for which `caller` holds a place in `room` for each byte until `release`. Raises TooLarge
+        over 4 MiB, TimedOut when it does not come, RateLimited or Unavailable where there is no room, Invalid,
+        ClientGone."""
         length = self.headers.get(b"content-length", b"0")
         if len(length) > 12 or (length.isdigit() and int(length) > MAX_BODY):
             raise await self._too_large()
@@ -119,11 +124,15 @@ class Exchange:
             raise Invalid("Send the body without Content-Encoding.", param="content-encoding")
         try:
             async with asyncio.timeout(BODY_TIMEOUT):
-                return await self._read()
+                return await self._read(room, caller)
         except TimeoutError as error:
             raise TimedOut(f"The body did not arrive within {BODY_TIMEOUT:.0f} s; send it again.") from error
 
-    async def _read(self) -> bytes:
+    def release(self) -> None:
+        """Give back what was held for the body. To be called when the exchange is over."""
+        self._holding.close()
+
+    async def _read(self, room: SharedPool, caller: Hashable) -> bytes:
         parts: list[bytes] = []
         size, more = 0, True
         while more:
@@ -132,6 +141,7 @@ class Exchange:
             size += len(part)
             if size > MAX_BODY:
                 raise await self._too_large(more=message.get("more_body", False))
+            self._holding.enter_context(room.hold(caller, len(part)))
             parts.append(part)
             more = message.get("more_body", False)
         return b"".join(parts)

@@ -23,6 +23,7 @@ from kasbah.metering.services import Meter
 from kasbah.serving.services import Dispatcher
 
 MAX_UNDER_WAY = 4096  # requests in one process, those that wait for an idempotency key among them
+MAX_BYTES = 512 * 1024 * 1024  # of their bodies, which are held several times until they are answered
 
 
 def stream_hold() -> float:
@@ -60,6 +61,7 @@ class Runtime:
         self.turns = Turns()
         self.reading = Reading()
         self.under_way = SharedPool("requests", MAX_UNDER_WAY)
+        self.room = SharedPool("bytes of requests", MAX_BYTES)
         self.hold = stream_hold()
         self.default_output = default_output()
         self._closing = AsyncExitStack()
