@@ -80,6 +80,7 @@ ALTERED: dict[str, tuple[str, str]] = {
     "newest is gone": ("DELETE FROM audit_checkpoint WHERE " + NEWEST, "the newest checkpoint is about another tree"),
     "an older one is no note": (NOTE.format(to="'junk'", row=OLDER), "the checkpoint of 5 events: a note has"),
     "an older one's size": ("UPDATE audit_checkpoint SET size = 3 WHERE " + OLDER, "3 events is about another tree"),
+    "an older one is gone": ("DELETE FROM audit_checkpoint WHERE " + OLDER, "of which the system log tells, is gone"),
     "a witness's line": (LINE.format(line="'junk'", newest=NEWEST), "the line of w on the checkpoint of 9 events"),
     "a witness of another name": (
         LINE.format(line="E'{dash} v AAAAAAAAAAAAAAAA\\n'", newest=NEWEST),
@@ -211,6 +212,13 @@ def test_what_was_altered_has_a_name_wherever_it_is_read(
             assert way() != 500, name
         write(scene.tenant.id)
         sequence_log()
+
+
+def test_a_rewritten_checkpoint_is_not_the_one_that_the_system_log_tells_of(
+    scene: Scene, superuser: psycopg.Connection[Any]
+) -> None:
+    with alter(superuser, ALTERED["newest's row"][0].replace("size = 9", "size = 5").format(log=scene.log.pk)):
+        assert "the checkpoint of 5 events, of which the system log tells, is another" in called("auditlog", "check")
 
 
 def test_head_proof_and_export_name_an_altered_checkpoint(

@@ -56,6 +56,7 @@ def problems(log: Log) -> Iterator[str]:
                 else:
                     whole.append((leaf.index, event))
             yield from _read(log, whole, seen)
+            yield from _anchored([row for _, row in whole if row.type == EventType.LOG_CHECKPOINT.value])
             for found in _checkpoints(log, frontier, [bytes(leaf.hash) for leaf in leaves]):
                 if isinstance(found, Frontier):
                     frontier = found
@@ -87,6 +88,24 @@ def _read(log: Log, whole: Sequence[tuple[int, Intake]], seen: Events) -> Iterat
                 row.request_id,
             ):
                 yield f"{log.origin}: event {row.pk} (index {index}) is kept under another id, type or request"
+
+
+def _anchored(events: Sequence[Intake]) -> Iterator[str]:
+    """Checkpoints of the tenants' logs that the system log tells of, and that are gone or others now."""
+    told: dict[tuple[str, int], str] = {}
+    for row in events:
+        with suppress(ValueError, LookupError, TypeError):  # said above
+            said = json.loads(bytes(row.event))
+            told[said["resource"]["id"], said["details"]["size"]] = said["resource"]["digest"]
+    if not told:
+        return
+    names, sizes = zip(*told, strict=True)
+    rows = SignedCheckpoint.objects.filter(log__origin__in=set(names), size__in=set(sizes))
+    kept = {(name, size): bytes(root).hex() for name, size, root in rows.values_list("log__origin", "size", "root")}
+    for (name, size), root in sorted(told.items()):
+        if kept.get((name, size)) != root:
+            gone = "is another" if (name, size) in kept else "is gone"
+            yield f"{name}: the checkpoint of {size} events, of which the system log tells, {gone}"
 
 
 def _checkpoints(log: Log, frontier: Frontier, leaves: Sequence[bytes]) -> Iterator[str | Frontier]:
