@@ -38,3 +38,13 @@ def test_more_lists_and_objects_than_anybody_means_are_refused_unparsed(
 def test_a_large_policy_passes() -> None:
     rules = [{"id": f"r{number}", "models": ["*"], "sites": ["*"], "tags": ["a"]} for number in range(4000)]
     assert parse(json.dumps({"document": {"rules": rules}}).encode()) == {"document": {"rules": rules}}
+
+
+def test_an_object_of_very_many_fields_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = json.dumps({f"f{number}": 0 for number in range(1001)}).encode()
+    with pytest.raises(ParseError) as refused:
+        parse(b'{"a":%b}' % data)
+    assert "more than 1000 fields" in str(refused.value.detail)
+    # The control: without the limit it is read.
+    monkeypatch.setattr(parsing, "MOST_FIELDS", 10_000)
+    assert parse(data)

@@ -56,7 +56,8 @@ def prepared(switches: Any) -> dict[str, Any]:
     """What the worker gives its engine."""
     body = json.dumps({"messages": MESSAGES, "chat_template_kwargs": switches}).encode()
     payload = Payload(path=request.CHAT, body=body, stream=False, reply_secret=b"")
-    return request.prepare(payload, model="m", salt="s").fields
+    given: dict[str, Any] = json.loads(request.prepare(payload, model="m", salt="s").body)
+    return given
 
 
 @pytest.mark.parametrize("decoder", [chat.DECODER, tokenize.DECODER])

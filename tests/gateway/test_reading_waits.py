@@ -173,3 +173,16 @@ async def test_what_lives_as_long_as_the_process_is_left_out_of_collections(monk
     finally:
         gc.unfreeze()
     assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+
+
+def test_the_parts_of_a_conversation_cause_no_collections() -> None:
+    call = {"id": "1", "function": {"name": "f"}}
+    message = {"role": "assistant", "content": [{"type": "text", "text": "x"}], "tool_calls": [call]}
+    data = json.dumps({"model": "m", "messages": [message]}).encode()
+    said = base.decode(chat.DECODER, data).messages[0]
+    assert isinstance(said.content, list)
+    assert said.tool_calls is not None
+    for made in (said, said.content[0], said.tool_calls[0], said.tool_calls[0].function):
+        assert not gc.is_tracked(made)
+    # The control: the body itself is of the ordinary kind.
+    assert gc.is_tracked(base.decode(chat.DECODER, data))

@@ -15,11 +15,13 @@ from kasbah.gateway.bodies.thinking import Effort, TemplateSwitches
 
 MAX_MESSAGES = 4096
 MAX_TOOLS = 128
+# What a body may hold by the ten thousand has gc=False: none of it can be part of a cycle, and each collection that its
+# making causes would hold the loop.
 _METADATA = msgspec.json.Decoder(dict[str, str])
 ToolName = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[a-zA-Z0-9_.-]+$")]
 
 
-class Part(msgspec.Struct, omit_defaults=True):
+class Part(msgspec.Struct, omit_defaults=True, gc=False):
     """A part of a message's content. Fields of other kinds of parts are not read, so nothing can be fetched."""
 
     type: str
@@ -27,7 +29,7 @@ class Part(msgspec.Struct, omit_defaults=True):
     refusal: str | None = None
 
 
-class CalledFunction(msgspec.Struct):
+class CalledFunction(msgspec.Struct, gc=False):
     """The function of a tool call; `arguments` is JSON as text. What SDKs add for their callers is not read."""
 
     name: ToolName
@@ -38,7 +40,7 @@ class CalledFunction(msgspec.Struct):
         self.arguments = self.arguments or ""
 
 
-class ToolCall(msgspec.Struct):
+class ToolCall(msgspec.Struct, gc=False):
     """A call that the model made in an earlier turn."""
 
     id: str
@@ -50,7 +52,7 @@ class ToolCall(msgspec.Struct):
         self.type = "function"
 
 
-class Message(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+class Message(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """One turn of the conversation, as SDKs send it: an earlier answer comes back with all its fields, most null."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
