@@ -131,7 +131,7 @@ LONG = {
     "id": uuid7(),
     "version": 3,
     "loosens": ["The rule 'letters' would allow more: " + "confidential, " * 40],
-    "comparison": "ab" * 32,
+    "comparison": "ab" * 16,
     "reason": "Because " * 60,
     "at": timezone.now(),
 }
@@ -141,7 +141,7 @@ def test_tables_fit_a_screen_and_keep_ids_whole() -> None:
     text = table([LONG, LONG | {"reason": ""}], "")
     assert max(map(len, text.splitlines())) <= WIDTH
     assert len(text.splitlines()) == 3
-    assert text.count(str(LONG["id"])) == 2
+    assert text.count(str(LONG["id"])) == text.count("ab" * 16) == 2
     assert "…" in text
     narrow = table([{"slug": "paris", "state": "active"}], "")
     assert narrow == "SLUG   STATE\nparis  active"  # nothing is cut that fits

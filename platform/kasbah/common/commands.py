@@ -9,7 +9,6 @@ from __future__ import annotations
 import getpass
 import json
 import os
-import re
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -30,7 +29,6 @@ from kasbah.common.errors import KasbahError
 Facts = Mapping[str, Any]
 WIDTH = 160  # characters of a line in a table
 NARROWEST = 16  # characters that a cell keeps at least
-UUID_FORM = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 LONGEST_LOGIN = 64  # characters
 
 
@@ -113,7 +111,7 @@ def _text(value: Any) -> str:
 
 
 def _cell(value: Any) -> str:
-    return str(plain(value)) if isinstance(value, datetime) else str(value)
+    return str(plain(value.replace(microsecond=0))) if isinstance(value, datetime) else str(value)
 
 
 def lines(facts: Facts) -> str:
@@ -123,7 +121,7 @@ def lines(facts: Facts) -> str:
 
 
 def table(rows: Sequence[Facts], empty: str) -> str:
-    """Columns within WIDTH: the widest are cut (…) where they must be, ids never; or else a block of lines a row."""
+    """Columns within WIDTH: prose is cut (…) where it must be, what people copy never; or else a block a row."""
     if not rows:
         return empty
     names = list(rows[0])
@@ -149,8 +147,8 @@ def _fitted(widths: list[int], least: list[int]) -> list[int] | None:
 
 
 def _least(column: tuple[str, ...]) -> int:
-    """How narrow a column may become: its heading stays whole, and so do ids, which people copy."""
-    kept = [cell for cell in column[1:] if len(cell) <= NARROWEST or UUID_FORM.fullmatch(cell)]
+    """How narrow a column may become: its heading stays whole, and so does a word: ids, digests, names are copied."""
+    kept = [cell for cell in column[1:] if " " not in cell]
     return min(max(map(len, column)), max(NARROWEST, len(column[0]), *map(len, kept), 0))
 
 
