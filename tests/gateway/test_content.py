@@ -195,4 +195,6 @@ def test_no_prompt_and_no_answer_in_a_log_or_an_event(stack: Stack, client_of: H
     logs = "".join(path.read_text(errors="replace") for path in stack.home.glob("*.log"))
     told = json.dumps(inference_events(client_of))
     assert answer.headers["x-request-id"] in logs  # the control: this request is in the log
-    assert "7731" not in logs + told
+    # By words: four digits stand by chance in one of many identifiers now and then.
+    for said in ("pineapple", "mango"):
+        assert said not in logs + told
