@@ -99,7 +99,7 @@ def kasbah(home: Path, engine: Path, build: Callable[[Path], BuiltModel] = tiny_
 
 def _start(running: demo.Demo, engine: Path, built: BuiltModel) -> dict[str, object]:
     database, site = demo.start_servers(running)
-    running.manage("migrate", "--no-input", extra={"KASBAH_OWNER_DATABASE_URL": database.owner_url})
+    running.manage("migrate", "--no-input", extra={"owner_database_url": database.owner_url})
     facts = demo.bootstrap(running, site.url, built)
     demo.start_control_plane(running)
     demo.start_worker(running, facts, site.url, engine)
