@@ -1,4 +1,4 @@
-"""The benchmark of the gateway still starts the whole installation and prints its tables; its figures are not judged."""
+"""The gateway's benchmark still starts the whole installation and prints its tables; its figures are not judged."""
 
 from __future__ import annotations
 
